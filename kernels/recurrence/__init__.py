@@ -1,0 +1,1 @@
+"""The linear recurrence with a matrix state per head."""

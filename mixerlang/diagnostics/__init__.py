@@ -1,0 +1,7 @@
+"""One record for every problem, and the codes it may carry."""
+
+from .codes import CODES, Code
+from .record import LIMIT, Diagnostic, Diagnostics, Note, Severity
+from .suggest import nearest
+
+__all__ = ["CODES", "LIMIT", "Code", "Diagnostic", "Diagnostics", "Note", "Severity", "nearest"]

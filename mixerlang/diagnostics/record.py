@@ -1,0 +1,105 @@
+"""The one record of what is wrong with a spec, and the list that collects it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ..source import Span
+from .codes import CODES
+
+LIMIT = 100
+"""Diagnostics kept of one run; a last one says how many more there were."""
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A second place that explains a diagnostic."""
+
+    message: str
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """What is wrong, where, and the way out.
+
+    `span` is None only when there is no text to point into (an unreadable file, a bad --set).
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    span: Span | None
+    help: str | None = None
+    notes: tuple[Note, ...] = ()
+
+
+class Diagnostics:
+    """Collects diagnostics of one run, each (code, span) once, at most LIMIT of them."""
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[object, ...], Diagnostic] = {}
+        self.dropped = 0
+
+    def add(
+        self,
+        code: str,
+        span: Span | None,
+        message: str,
+        *,
+        help: str | None = None,
+        notes: tuple[Note, ...] = (),
+    ) -> None:
+        """Report one problem; the code decides its severity."""
+        item = Diagnostic(code, Severity(CODES[code].severity), message, span, help, notes)
+        place = None if span is None else (span.source.path, span.start, span.end)
+        # Without a span there is no place to tell two problems apart, so the message does.
+        key = (code, place, message if place is None else None)
+        if key in self._items:
+            return
+        if len(self._items) >= LIMIT:
+            self.dropped += 1
+            return
+        self._items[key] = item
+
+    def extend(self, items: Iterator[Diagnostic] | list[Diagnostic]) -> None:
+        for item in items:
+            self.add(item.code, item.span, item.message, help=item.help, notes=item.notes)
+
+    @property
+    def errors(self) -> bool:
+        return any(item.severity is Severity.ERROR for item in self._items.values())
+
+    def sorted(self) -> list[Diagnostic]:
+        """In the order of the text, file by file, with a last word on what was dropped."""
+        items = sorted(self._items.values(), key=_place)
+        if self.dropped:
+            items.append(
+                Diagnostic(
+                    "MX090",
+                    Severity.ERROR,
+                    f"{self.dropped} more diagnostics are not shown",
+                    None,
+                    help="mend the ones above first",
+                )
+            )
+        return items
+
+    def __iter__(self) -> Iterator[Diagnostic]:
+        return iter(self.sorted())
+
+    def __len__(self) -> int:
+        return len(self._items) + bool(self.dropped)
+
+
+def _place(item: Diagnostic) -> tuple[str, int, int, str]:
+    if item.span is None:
+        return ("", -1, -1, item.code)
+    return (item.span.source.path, item.span.start, item.span.end, item.code)

@@ -1,0 +1,31 @@
+"""One record, four renderers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Literal
+
+from .machine import as_json, github
+from .record import Diagnostic
+from .text import concise, full, summary
+
+Format = Literal["full", "concise", "json", "github"]
+
+
+def render(items: Iterable[Diagnostic], format: Format, color: bool = False) -> str:
+    """All diagnostics as one text, without a newline at its end; "" where there is none.
+
+    JSON is a list of objects, `[]` where there is none.
+    """
+    found = list(items)
+    match format:
+        case "json":
+            return json.dumps([as_json(item) for item in found], indent=2)
+        case "github":
+            return "\n".join(github(item) for item in found)
+        case "concise":
+            return "\n".join(concise(item, color) for item in found)
+        case "full":
+            texts = [full(item, color) for item in found]
+            return "\n\n".join([*texts, summary(found)] if found else [])

@@ -1,0 +1,175 @@
+"""KV heads that share a store, and the branches that read it.
+
+Every call goes one way: keys are the tokens still held, then the new ones; each branch says which
+of them a query sees, and which a later query may still need; the rest is dropped from the store.
+Without a cache nothing is held before, and nothing is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import Summaries, SummaryWeights
+from .branch import Branch, CompressedBranch, Seen, SetBranch
+from .chunk import Chunk, new_tokens
+from .eviction import AttentionBranch, LearnedBranch, StaticBranch
+from .keeps import ByHead, Compressed, Evict, GatedKeep, Keep, Learned, Window, leaves
+from .mixer import State
+from .store import Tokens, nest, scoped
+from .visibility import Extent
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """heads: its KV heads, of `kv_heads` in the layer. names: its branches, in the layer's list.
+
+    extent: what the store holds. scored: the branches that keep a score with each token; if there
+    are any, KV heads hold different tokens.
+    State: `tokens.*`, the store; `branches.<name>.*`, what a branch keeps beside.
+    """
+
+    kv_heads: int
+    heads: tuple[int, ...]
+    names: tuple[str, ...]
+    extent: Extent
+    scored: tuple[str, ...]
+
+    # -------------------------------------------------------------------- its part of the heads
+
+    @property
+    def everyone(self) -> bool:
+        return len(self.heads) == self.kv_heads
+
+    def query_heads(self, heads: int) -> list[int]:
+        """Which of `heads` query heads read its KV heads."""
+        share = heads // self.kv_heads
+        return [head * share + index for head in self.heads for index in range(share)]
+
+    def of_kv(self, x: Tensor) -> Tensor:
+        """Its heads of x (N, G, ...)."""
+        return x if self.everyone else x[:, list(self.heads)]
+
+    def of_chunk(self, chunk: Chunk) -> Chunk:
+        if self.everyone:
+            return chunk
+        heads = torch.tensor(self.query_heads(chunk.q.shape[1]), device=chunk.q.device)
+        return replace(
+            chunk,
+            q=chunk.q[:, heads],
+            raw_k=self.of_kv(chunk.raw_k),
+            rule=chunk.rule.of_heads(heads),
+        )
+
+    # ---------------------------------------------------------------------------------- the store
+
+    @property
+    def spread(self) -> int:
+        """P of the store: its heads, where they hold different tokens."""
+        return len(self.heads) if self.scored else 1
+
+    def bounded(self, branches: nn.ModuleList, max_length: int) -> bool:
+        """Whether a cache for `max_length` tokens serves any length."""
+        own = (module for _, branch in self._branches(branches) for module in branch.modules())
+        grows = any(isinstance(module, Summaries) for module in own)
+        return not grows and self.extent.size <= max_length
+
+    def new_state(
+        self, branches: nn.ModuleList, k: Tensor, v: Tensor, max_length: int | None
+    ) -> State:
+        slots = self.extent.slots(max_length) or 0
+        tokens = Tokens.empty(k, v, slots, self.spread, list(self.scored))
+        state = nest("tokens", tokens.state())
+        for name, branch in self._branches(branches):
+            state |= nest(f"branches.{name}", branch.new_state(k, v, max_length))
+        return state
+
+    def attend(
+        self, branches: nn.ModuleList, chunk: Chunk, k: Tensor, v: Tensor, state: State
+    ) -> tuple[list[Tensor], State]:
+        """What each branch gives, (N, H, T, E), and the new state (empty without a cache)."""
+        keys = new_tokens(k, v, chunk.sequences, self.spread, list(self.scored))
+        if chunk.cached:
+            held = Tokens.of(scoped("tokens", state))
+            # No sequence fills more slots than it has tokens, and filled slots come first.
+            keys = held.first(min(held.slots, chunk.seen)).append(keys)
+        seen: dict[str, Seen] = {}
+        beside: SummaryWeights | None = None
+        for name, branch in sorted(self._branches(branches), key=_compressed_first):
+            own = replace(chunk, context=chunk.context.child("branches").child(name))
+            scores = keys.scores.get(name)
+            seen[name] = branch(own, keys, scores, scoped(f"branches.{name}", state), beside)
+            beside = beside or seen[name].summary
+        outs = [seen[name].out for name in self.names]
+        return outs, self._left(chunk, keys, seen) if chunk.cached else {}
+
+    def _left(self, chunk: Chunk, keys: Tokens, seen: dict[str, Seen]) -> State:
+        """The state after a chunk: what some branch still needs."""
+        assert chunk.context.cache is not None
+        for name in self.scored:
+            scores = seen[name].scores
+            assert scores is not None
+            keys = keys.with_score(name, scores)
+        retained = reduce(or_, [s.retained for s in seen.values() if s.retained is not None])
+        slots = self.extent.slots(chunk.context.cache.max_length)
+        state = nest("tokens", keys.keep(retained.expand_as(keys.positions), slots).state())
+        for name, answer in seen.items():
+            state |= nest(f"branches.{name}", answer.state or {})
+        return state
+
+    def _branches(self, branches: nn.ModuleList) -> Iterator[tuple[str, Branch]]:
+        for name in self.names:
+            branch = branches[int(name)]
+            assert isinstance(branch, Branch)
+            yield name, branch
+
+
+def _compressed_first(item: tuple[str, Branch]) -> bool:
+    return not isinstance(item[1], CompressedBranch)
+
+
+def head_groups(
+    keep: Keep, kv_heads: int, head_dim: int, value_dim: int
+) -> tuple[list[HeadGroup], nn.ModuleList]:
+    """The groups of a layer, and the branches of all. Heads with equal keeps go together."""
+    keeps = keep.keeps if isinstance(keep, ByHead) else (keep,) * kv_heads
+    groups, branches = [], nn.ModuleList()
+    for own in dict.fromkeys(keeps):
+        heads = tuple(index for index, other in enumerate(keeps) if other == own)
+        parts = own.parts if isinstance(own, GatedKeep) else (own,)
+        made = {
+            str(len(branches) + index): make_branch(part, len(heads), head_dim, value_dim)
+            for index, part in enumerate(parts)
+        }
+        branches.extend(made.values())
+        held = reduce(or_, [branch.extent for branch in made.values()])
+        scored = tuple(name for name, branch in made.items() if branch.evicts)
+        groups.append(HeadGroup(kv_heads, heads, tuple(made), held, scored))
+    return groups, branches
+
+
+def make_branch(keep: Keep, kv_heads: int, head_dim: int, value_dim: int) -> Branch:
+    """The layer for a keep without `gated` and `by_head`."""
+    if isinstance(keep, Compressed):
+        return CompressedBranch(keep, head_dim, value_dim)
+    if isinstance(keep, Evict):  # alone: the query's own token and budget - 1 others
+        return _evicting(1, replace(keep, budget=keep.budget - 1))
+    parts = leaves(keep)
+    windows = [part.size for part in parts if isinstance(part, Window)]
+    for part in parts:
+        if isinstance(part, Learned):
+            return LearnedBranch(windows[0], part, kv_heads, head_dim, value_dim)
+        if isinstance(part, Evict):
+            return _evicting(windows[0], part)
+    return SetBranch(keep, head_dim)
+
+
+def _evicting(window: int, evict: Evict) -> Branch:
+    if evict.policy in ("tova", "h2o"):
+        return AttentionBranch(window, evict.budget, evict.policy)
+    return StaticBranch(window, evict)

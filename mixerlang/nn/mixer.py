@@ -1,0 +1,90 @@
+"""What every mixer is, and what a call tells it beside its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .sequences import Sequences
+
+State = dict[str, Tensor]
+"""The cache of one mixer: named tensors, dimension 0 the sequence."""
+
+
+class Cache:
+    """What a model remembers of the tokens it has seen, for `batch` sequences.
+
+    seen: (batch,) int64, tokens of each sequence so far. states: one per mixer, by its path.
+    """
+
+    def __init__(self, states: dict[str, State], seen: Tensor, max_length: int | None) -> None:
+        self.states = states
+        self.seen = seen
+        self.max_length = max_length
+
+    @property
+    def batch(self) -> int:
+        return len(self.seen)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all states."""
+        return sum(tensor.nbytes for state in self.states.values() for tensor in state.values())
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row n becomes what row rows[n] was (beam search)."""
+        self.seen = self.seen[rows]
+        for path, state in self.states.items():
+            self.states[path] = {name: tensor[rows] for name, tensor in state.items()}
+
+
+Aux = dict[str, dict[str, Tensor]]
+"""What mixers report of a call (scores, losses), by path and name."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a call tells each module: where tokens stand, its cache, where to report."""
+
+    sequences: Sequences
+    cache: Cache | None = None
+    aux: Aux | None = None
+    path: str = ""
+
+    def child(self, name: str | int) -> Context:
+        """The context of the submodule `name`."""
+        path = f"{self.path}.{name}" if self.path else str(name)
+        return Context(self.sequences, self.cache, self.aux, path)
+
+    @property
+    def state(self) -> State | None:
+        """The state that the last call left here; None without a cache."""
+        return None if self.cache is None else self.cache.states[self.path]
+
+    def store(self, state: State) -> None:
+        """Leave a new state for the next call. Only called with a cache."""
+        assert self.cache is not None
+        self.cache.states[self.path] = state
+
+    def report(self, **values: Tensor) -> None:
+        """Tell the caller who asked for it (return_aux=True)."""
+        if self.aux is not None:
+            self.aux.setdefault(self.path, {}).update(values)
+
+
+class Mixer(nn.Module):
+    """A module that mixes tokens over time: forward(x, context) with x (B, T, dim) -> same."""
+
+    def new_state(
+        self, batch: int, max_length: int | None, dtype: torch.dtype, device: torch.device
+    ) -> State:
+        """An empty cache for `batch` sequences of up to `max_length` tokens (None: unbounded)."""
+        raise TypeError(f"{type(self).__name__} has no cache")
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+
+__all__ = ["Aux", "Cache", "Context", "Mixer", "Sequences", "State"]

@@ -1,0 +1,71 @@
+"""The weights of a model as a safetensors file, tied ones once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import uuid4
+
+from torch import Tensor, nn
+
+
+def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the file whole or not at all. `safetensors.torch.load_model` reads it too."""
+    from safetensors.torch import save_file
+
+    state = model.state_dict()
+    owners = _owners(state)
+    tensors = {name: state[name].contiguous() for name in dict.fromkeys(owners.values())}
+    tied = {name: owner for name, owner in owners.items() if name != owner}
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt", **tied})
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Read a file written by `save` or `safetensors.torch.save_model`; all of it or nothing."""
+    from safetensors.torch import load_file
+
+    state = model.state_dict()
+    tensors: dict[str, Tensor] = load_file(path)
+    owners = _owners(state)
+    given = {owners[name] for name in tensors if name in owners}
+    _require(path, "lacks", (owner for owner in owners.values() if owner not in given))
+    _require(path, "holds unknown", (name for name in tensors if name not in owners))
+    _require(
+        path,
+        "holds other shapes for",
+        (
+            f"{name} (file {tuple(tensor.shape)}, model {tuple(state[name].shape)})"
+            for name, tensor in tensors.items()
+            if tensor.shape != state[name].shape
+        ),
+    )
+    if any(tensor.is_meta for tensor in state.values()):
+        raise ValueError("the model is on the meta device: model.to_empty(device=...) first")
+    model.load_state_dict(tensors, strict=False)
+
+
+def _owners(state: dict[str, Tensor]) -> dict[str, str]:
+    """The first name of the tensor behind each name."""
+    first: dict[object, str] = {}
+    return {name: first.setdefault(_identity(tensor), name) for name, tensor in state.items()}
+
+
+def _identity(tensor: Tensor) -> object:
+    """What two views of one parameter have in common; nothing without a storage of its own."""
+    if tensor.is_meta or tensor.numel() == 0:
+        return id(tensor)
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _require(path: str | os.PathLike[str], what: str, names: Iterable[str]) -> None:
+    found = list(dict.fromkeys(names))
+    if found:
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+        raise ValueError(f"{os.fspath(path)} {what} {', '.join(found[:5])}{more}")

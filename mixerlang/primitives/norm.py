@@ -1,0 +1,54 @@
+"""Norms and positions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from .base import Op, Term
+
+
+class Norm(Op):
+    kind: ClassVar[str] = "norm"
+
+
+class RMSNorm(Norm):
+    """x / sqrt(mean(x^2) + eps), times a learned weight (Zhang and Sennrich, 2019)."""
+
+    word: ClassVar[str] = "rmsnorm"
+    eps: float = Field(1e-6, gt=0, lt=1, description="Added to the mean square.")
+
+    def parameters(self, width: int) -> int:
+        return width
+
+
+class LayerNorm(Norm):
+    """Zero mean, unit variance, learned weight and bias (Ba et al., 2016)."""
+
+    word: ClassVar[str] = "layernorm"
+    eps: float = Field(1e-5, gt=0, lt=1, description="Added to the variance.")
+    bias: bool = Field(True, description="Whether a bias is learned.")
+
+    def parameters(self, width: int) -> int:
+        return width * (1 + self.bias)
+
+
+class Position(Term):
+    kind: ClassVar[str] = "position"
+
+
+class Rope(Position):
+    """Rotary positions (Su et al., 2021), halves rotated against each other."""
+
+    word: ClassVar[str] = "rope"
+    theta: float = Field(10_000.0, gt=1, le=1e12, description="Base of the wavelengths.")
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="Part of head_dim that is rotated, rounded down to even."
+    )
+
+
+class Alibi(Position):
+    """A linear penalty on distance, one slope per head (Press et al., 2022)."""
+
+    word: ClassVar[str] = "alibi"

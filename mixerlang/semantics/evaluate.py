@@ -1,0 +1,322 @@
+"""Expressions to values: lazily, exactly, within bounds, as their place expects."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from ..diagnostics import Note
+from ..diagnostics.suggest import did_you_mean
+from ..primitives import Term
+from ..primitives.base import Origin
+from ..primitives.combine import NoTerm
+from ..source import Span
+from ..syntax import ast
+from . import registry
+from .arithmetic import Rejected, bounded, combine, is_number
+from .call import Calls
+from .dataflow import Builder
+from .expect import ANYTHING, LIST, Expect, with_article
+from .report import Reporter
+from .values import BlockValue, Closure, Constructors, Env, Failed, RecurrenceRule, Stream, Thunk
+from .values import kind_of
+
+STEP_LIMIT = 200_000
+DEPTH_LIMIT = 100
+FAILED = object()
+
+
+class Evaluator:
+    """Evaluates the expressions of one spec. `builder` records streams inside a block."""
+
+    def __init__(self, report: Reporter) -> None:
+        self.report = report
+        self.builder: Builder | None = None
+        self.calls = Calls(self)
+        self._steps = 0
+        self._depth = 0
+        self._exhausted = False
+
+    # ------------------------------------------------------------------------------ the walk
+
+    def evaluate(self, expr: ast.Expr, env: Env, expect: Expect = ANYTHING) -> Any:
+        """The value of an expression as its place expects. Raises Failed, having reported."""
+        return self.coerce(self.raw(expr, env, expect), expect, expr, env)
+
+    def raw(self, expr: ast.Expr, env: Env, expect: Expect) -> Any:
+        """The value of an expression, made for `expect` as far as it can be, but not held to it."""
+        self.spend(1, expr.span)
+        if self._depth >= DEPTH_LIMIT:
+            self.fail("MX010", expr.span, f"definitions nest deeper than {DEPTH_LIMIT}")
+        self._depth += 1
+        try:
+            return self._value(expr, env, expect)
+        finally:
+            self._depth -= 1
+
+    def _value(self, expr: ast.Expr, env: Env, expect: Expect) -> Any:
+        match expr:
+            case ast.Number():
+                return self._checked(expr.span, bounded, expr.value)
+            case ast.Boolean():
+                return expr.value
+            case ast.Name():
+                return self.name(expr, env, expect)
+            case ast.Call():
+                return self.calls.call(expr, env, expect)
+            case ast.ListExpr():
+                return self._list(expr, env, expect)
+            case ast.Binary():
+                return self._binary(expr, env, expect)
+            case ast.Unary():
+                value = self.evaluate(expr.operand, env)
+                return self.combine("*", -1, value, expr.span)
+            case ast.String():
+                self.fail("MX301", expr.span, "a string has no use here",
+                          help="words are written without quotes")
+            case ast.Attribute():
+                self.fail("MX301", expr.span, f"`.{expr.name.id}` belongs into a recurrence rule")
+
+    def _list(self, expr: ast.ListExpr, env: Env, expect: Expect) -> tuple[Any, ...]:
+        item = expect.item or ANYTHING
+        values, failed = [], False
+        for part in expr.items:
+            try:
+                values.append(self.evaluate(part, env, item))
+            except Failed:
+                failed = True
+        if failed:
+            raise Failed
+        return tuple(values)
+
+    def _binary(self, expr: ast.Binary, env: Env, expect: Expect) -> Any:
+        """Operands of a chain `a + b + c` from the left, without recursion along the chain."""
+        chain = [expr]
+        while isinstance(chain[-1].left, ast.Binary):
+            chain.append(chain[-1].left)
+        operands = [(chain[-1].left, chain[-1].op), *((link.right, link.op) for link in chain[::-1])]
+        values = [self._operand(operand, env, op, expect) for operand, op in operands]
+        if any(value is FAILED for value in values):
+            raise Failed
+        value = values[0]
+        for link, right in zip(reversed(chain), values[1:], strict=True):
+            value = self.combine(link.op, value, right, link.span)
+        return value
+
+    def _operand(self, expr: ast.Expr, env: Env, op: str, expect: Expect) -> Any:
+        """Operands of `|`, `&` are keeps; of `>>` what the whole is; lists pass items on.
+
+        FAILED for one without a value, so that the mistakes of all operands are told.
+        """
+        wanted = ANYTHING
+        if op in "|&":
+            wanted = Expect(frozenset({"keep"}))
+        elif op == ">>":
+            wanted = Expect(expect.kinds & {"feature", "mixer"})
+        elif op in "+*" and expect.item is not None and _lists(expr):
+            wanted = Expect(frozenset({LIST}), item=expect.item)
+        try:
+            return self.evaluate(expr, env, wanted)
+        except Failed:
+            return FAILED
+
+    def combine(self, op: str, left: Any, right: Any, span: Span) -> Any:
+        """left op right, streams included."""
+        if isinstance(left, Stream | NoTerm) or isinstance(right, Stream | NoTerm):
+            return self._on_streams(op, left, right, span)
+        value = self._checked(span, combine, op, left, right, span)
+        if isinstance(value, tuple):
+            self.spend(len(value), span)
+        return value
+
+    def _on_streams(self, op: str, left: Any, right: Any, span: Span) -> Any:
+        for value in (left, right):
+            if not (isinstance(value, Stream | NoTerm) or (op == "*" and is_number(value))):
+                self.fail("MX301", span, f"`{op}` does not join {self.article(left)} and "
+                          f"{self.article(right)}")
+        if self.builder is not None and op == "+":
+            return self.builder.add(left, right, span)
+        if self.builder is not None and op == "*":
+            return self.builder.multiply(left, right, span)
+        self.fail("MX301", span, f"`{op}` is not defined on streams", help="streams take + and *")
+
+    def _checked(self, span: Span, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Rejected as error:
+            self.fail(error.code, span, error.message, help=error.help)
+
+    # ---------------------------------------------------------------------------------- names
+
+    def name(self, expr: ast.Name, env: Env, expect: Expect) -> Any:
+        """A word that the place lists, else what a definition or the language provides."""
+        if expr.id in expect.words:
+            return expr.id
+        bound = env.find(expr.id)
+        made = self.constructors(expr.id, expect)
+        if bound is not None:
+            value = self.force(bound, expect, expr.span)
+            if made is None or self.fits(value, expect):
+                return value
+        if made is not None:
+            return made
+        if expr.id in registry.constructors():
+            return Constructors(expr.id, registry.constructors()[expr.id])
+        self.unknown(expr, env, expect)
+
+    def constructors(self, name: str, expect: Expect) -> Term | Constructors | None:
+        """What a provided name alone means where a term of some kind is expected."""
+        if not expect.kinds or (expect.optional and name == "none"):
+            return None
+        by_kind = registry.constructors().get(name, {})
+        fitting = [kind for kind in registry.PREFERENCE if kind in by_kind and kind in expect.kinds]
+        fitting += [kind for kind in by_kind if kind in expect.kinds and kind not in fitting]
+        return Constructors(name, {fitting[0]: by_kind[fitting[0]]}) if fitting else None
+
+    def unknown(self, expr: ast.Name, env: Env, expect: Expect) -> Any:
+        names = env.visible() | registry.constructors().keys() | set(expect.words)
+        help = did_you_mean(expr.id, names)
+        if expect.words:
+            self.fail("MX301", expr.span,
+                      f"expected {expect.describe()}, found `{expr.id}`", help=help)
+        self.fail("MX201", expr.span, f"unknown name `{expr.id}`", help=help)
+
+    def force(self, bound: Any, expect: Expect, use: Span) -> Any:
+        """The value of what a name is bound to, evaluated once per expectation."""
+        if not isinstance(bound, Thunk):
+            return bound
+        bound.used = True
+        wanted = bound.annotation or expect
+        if wanted in bound.results:
+            value = bound.results[wanted]
+            if isinstance(value, Failed):
+                raise Failed
+            return value
+        if bound.busy:
+            self.fail("MX206", use, f"`{use.text}` is defined by itself",
+                      notes=(Note("the definition", bound.span or bound.expr.span),))
+        bound.busy = True
+        try:
+            value = self._label(self.raw(bound.expr, bound.env, wanted), bound)
+            if bound.annotation is not None:
+                value = self.coerce(value, bound.annotation, bound.expr, bound.env)
+            if bound.range is not None:
+                self.check_range(value, bound.range, bound.env, bound.expr.span)
+        except Failed as failure:
+            bound.results[wanted] = failure
+            raise
+        finally:
+            bound.busy = False
+        bound.results[wanted] = value
+        return value
+
+    def _label(self, value: Any, bound: Thunk) -> Any:
+        if bound.label is None or not isinstance(value, Term) or isinstance(value, BlockValue):
+            return value
+        origin = value.origin
+        return value.replace(origin=Origin(origin.span, origin.fields, bound.label))
+
+    def check_range(self, value: Any, range: ast.Range, env: Env, span: Span) -> None:
+        """A value of a parameter lies in its `low..high`."""
+        low, high = self.evaluate(range.low, env), self.evaluate(range.high, env)
+        if not (is_number(low) and is_number(high)):
+            self.fail("MX301", range.span, "the ends of a range are numbers")
+        if low > high:
+            self.fail("MX302", range.span, f"the range {low}..{high} is empty")
+        if is_number(value) and not low <= value <= high:
+            self.fail("MX302", span, f"{value} is outside {low}..{high}",
+                      notes=(Note("the range", range.span),))
+
+    # ---------------------------------------------------------------------------------- types
+
+    def fits(self, value: Any, expect: Expect) -> bool:
+        """Whether coerce would take the value."""
+        if not expect.kinds or (expect.optional and isinstance(value, NoTerm)):
+            return True
+        kind = kind_of(value)
+        if kind in expect.kinds or (expect.number in (float, Fraction) and is_number(value)):
+            return True
+        return isinstance(value, Constructors) and bool(expect.kinds & value.by_kind.keys())
+
+    def coerce(self, value: Any, expect: Expect, expr: ast.Expr, env: Env) -> Any:
+        """The value as its place takes it, or a diagnostic."""
+        if isinstance(value, Constructors) and expect.kinds:
+            value = self.calls.bare(value, expect, expr)
+        if not expect.kinds:
+            return value
+        if not self.fits(value, expect):
+            self.mismatch(value, expect, expr, env)
+        if expect.optional and isinstance(value, NoTerm):
+            return None
+        if expect.item is not None:
+            return self._items(value, expect.item, expr, env)
+        if isinstance(value, RecurrenceRule):
+            self.fail("MX502", self.blame(expr, env),
+                      f"the recurrence rule `{value.definition.name.id}` is not implemented yet",
+                      help="write it as a point of recurrence(...), where it is one")
+        return value
+
+    def _items(self, value: Any, item: Expect, expr: ast.Expr, env: Env) -> tuple[Any, ...]:
+        """Items that were made before their place was known, each once."""
+        seen: dict[int, Any] = {}
+        for part in value:
+            if id(part) not in seen:
+                seen[id(part)] = self.coerce(part, item, expr, env)
+        return tuple(seen[id(part)] for part in value)
+
+    def mismatch(self, value: Any, expect: Expect, expr: ast.Expr, env: Env) -> None:
+        found = self.article(value)
+        if isinstance(value, int | Fraction | str) and not isinstance(value, bool):
+            found += f" ({value})"
+        help = None
+        if expect.item is not None:
+            help = "write it in brackets: [...]"
+        elif isinstance(value, Closure):
+            help = f"call it: {value.name}(...)"
+        self.fail("MX301", self.blame(expr, env),
+                  f"expected {expect.describe()}, found {found}", help=help)
+
+    def article(self, value: Any) -> str:
+        return with_article(kind_of(value))
+
+    def blame(self, expr: ast.Expr, env: Env) -> Span:
+        """The place to mend: where a name is the argument of a function, what was passed."""
+        for _ in range(DEPTH_LIMIT):
+            bound = env.find(expr.id) if isinstance(expr, ast.Name) else None
+            if not isinstance(bound, Thunk) or not bound.argument:
+                break
+            expr, env = bound.expr, bound.env
+        return expr.span
+
+    # --------------------------------------------------------------------------------- bounds
+
+    def spend(self, steps: int, span: Span) -> None:
+        self._steps += steps
+        if self._steps > STEP_LIMIT:
+            if not self._exhausted:
+                self._exhausted = True
+                self.report("MX011", span, f"the spec takes more than {STEP_LIMIT:,} steps to "
+                            "evaluate", help="it doubles somewhere: f(x) = g(g(x))")
+            raise Failed
+
+    def fail(
+        self,
+        code: str,
+        span: Span,
+        message: str,
+        *,
+        help: str | None = None,
+        notes: tuple[Note, ...] = (),
+    ) -> Any:
+        self.report(code, span, message, help=help, notes=notes)
+        raise Failed
+
+
+def _lists(expr: ast.Expr) -> bool:
+    """Whether an operand of + or * may be a list, by its form."""
+    return not isinstance(expr, ast.Number | ast.Boolean | ast.Unary)
+
+
+
+
+

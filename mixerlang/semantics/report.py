@@ -1,0 +1,37 @@
+"""Telling what is wrong with a spec, at the user's own line."""
+
+from __future__ import annotations
+
+from ..diagnostics import Diagnostics, Note
+from ..source import Span
+
+PRELUDE = "prelude/"
+"""Paths of provided files start so; users cannot mend them."""
+
+
+def provided(span: Span | None) -> bool:
+    return span is not None and span.source.path.startswith(PRELUDE)
+
+
+class Reporter:
+    """Adds diagnostics; one inside a provided definition is told at the call that led there."""
+
+    def __init__(self, diagnostics: Diagnostics) -> None:
+        self.diagnostics = diagnostics
+        self.calls: list[Span] = []
+
+    def __call__(
+        self,
+        code: str,
+        span: Span | None,
+        message: str,
+        *,
+        help: str | None = None,
+        notes: tuple[Note, ...] = (),
+    ) -> None:
+        place = span
+        if provided(span):
+            place = next((call for call in reversed(self.calls) if not provided(call)), span)
+            if place is not span:
+                notes = (*notes, Note("the rule is in this provided definition", span))
+        self.diagnostics.add(code, place, message, help=help, notes=notes)
