@@ -44,6 +44,8 @@ class Attention(Mixer):
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads = heads, kv_heads or heads
+        if heads % self.kv_heads:
+            raise ValueError(f"{self.kv_heads} KV heads do not divide {heads} heads")
         self.head_dim = head_dim or dim // heads
         self.value_dim = value_dim or self.head_dim
         self.position, self.keep = position, keep
@@ -52,15 +54,18 @@ class Attention(Mixer):
         self.k_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
         self.v_proj = nn.Linear(dim, self.kv_heads * self.value_dim, bias=bias)
         self.o_proj = nn.Linear(heads * self.value_dim, dim, bias=False)
-        self.q_norm = qk_norm and qk_norm.sized(self.head_dim)
-        self.k_norm = qk_norm and qk_norm.sized(self.head_dim)
+        self.q_norm = None if qk_norm is None else qk_norm.sized(self.head_dim)
+        self.k_norm = None if qk_norm is None else qk_norm.sized(self.head_dim)
         self.g_proj = nn.Linear(dim, heads * self.value_dim, bias=False) if gate else None
         self.sink_logits = nn.Parameter(torch.zeros(heads)) if sink_logits else None
         parts = len(keep.parts) if isinstance(keep, GatedKeep) else 0
         self.branch_gate = nn.Linear(dim, heads * parts, bias=False) if parts else None
-        self.groups, self.branches = head_groups(
-            keep, self.kv_heads, self.head_dim, self.value_dim
-        )
+        self.groups, self.branches = head_groups(keep, self.kv_heads, self.head_dim, self.value_dim)
+
+    def reset_parameters(self) -> None:
+        """Sink logits start at 0; every other weight belongs to a layer of its own."""
+        if self.sink_logits is not None:
+            nn.init.zeros_(self.sink_logits)
 
     def new_state(
         self, batch: int, max_length: int | None, dtype: torch.dtype, device: torch.device

@@ -71,7 +71,8 @@ class Summaries(nn.Module):
     def new_state(self, k: Tensor, v: Tensor, max_length: int | None) -> State:
         """For sequences of up to `max_length` tokens like k (N, G, 0, D) and v (N, G, 0, E)."""
         v = v if self.value_map is not None else v[..., :0]
-        return Tokens.empty(k, v, self._slots(max_length) or 0, 1, []).state()
+        slots = 0 if max_length is None else self._count(max_length)
+        return Tokens.empty(k, v, slots, 1, []).state(k.dtype)
 
     def forward(self, chunk: Chunk, keys: Tokens, state: State) -> tuple[Tokens, State]:
         """All summaries after the chunk, of tokens among `keys`, and the state to keep them."""
@@ -80,24 +81,24 @@ class Summaries(nn.Module):
             return new, {}
         assert chunk.context.cache is not None
         old = Tokens.of(state)
-        old = old.first(min(old.slots, self._slots(chunk.seen) or 0))
+        old = old.first(min(old.slots, self._count(chunk.seen)))
         summaries = old.append(new)
-        slots = self._slots(chunk.context.cache.max_length)
-        return summaries, summaries.keep(summaries.filled, slots).state()
+        most = chunk.context.cache.max_length
+        slots = None if most is None else self._count(most)
+        return summaries, summaries.keep(summaries.filled, slots).state(old.k.dtype)
 
     def unfinished(self, chunk: Chunk, j: Tensor) -> Tensor:
         """Which of the keys j (N, P, S) a later summary will need."""
         return j >= summary_count(chunk.next, self.size, self.stride) * self.stride
 
-    def _slots(self, max_length: int | None) -> int | None:
-        if max_length is None:
-            return None
-        return max(0, (max_length - self.size) // self.stride + 1)
+    def _count(self, length: int) -> int:
+        """Complete summaries of `length` tokens."""
+        return max(0, (length - self.size) // self.stride + 1)
 
     def _new(self, chunk: Chunk, keys: Tokens) -> Tokens:
         """The summaries that the chunk's tokens complete."""
         first = summary_count(chunk.sequences.offsets, self.size, self.stride)
-        most = min(chunk.sequences.length // self.stride + 1, self._slots(chunk.horizon) or 0)
+        most = min(chunk.sequences.length // self.stride + 1, self._count(chunk.horizon))
         span = (most - 1) * self.stride + self.size if most else 0
         # Where heads hold different tokens they still agree on the unfinished blocks.
         slot = keys.locate(first * self.stride, span)

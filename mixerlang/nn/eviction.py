@@ -75,27 +75,28 @@ class IntervalBranch(EvictingBranch):
 
     def death_times(self, chunk: Chunk, keys: Tokens, scores: Tensor) -> Tensor:
         """(N, G, S): the first query that no longer sees a key, NEVER if the chunk has none."""
-        position = keys.positions
-        pinned = position < self.sinks
+        pinned = keys.positions < self.sinks
         candidate = (scores > self.floor) & keys.filled & ~pinned
         if self.uncapped(chunk):
-            return torch.where(candidate | pinned, NEVER, position + self.window)
-        scores = scores.masked_fill(~candidate, -torch.inf)
-        left_before = position < chunk.sequences.offsets[:, None, None] - self.window
+            death = torch.where(candidate, NEVER, keys.positions + self.window)
+        else:
+            death = self._contested(chunk, keys, scores.masked_fill(~candidate, -torch.inf))
+        return death.masked_fill(pinned, NEVER)
+
+    def _contested(self, chunk: Chunk, keys: Tokens, scores: Tensor) -> Tensor:
+        """Death times under the budget; scores are -inf where a key is no candidate."""
+        offsets, old = chunk.sequences.offsets[:, None, None], keys.slots - chunk.sequences.length
+        left_before = keys.positions < offsets - self.window
+        held = scores.masked_fill(~left_before, -torch.inf)[..., :old]
         lead, leaver = self._leavers(chunk, keys)
         leaving = scores.gather(-1, leaver.clamp(min=0)).masked_fill(leaver < 0, -torch.inf)
-        old = keys.slots - chunk.sequences.length
-        held = scores.masked_fill(~left_before, -torch.inf)[..., :old]
         fates = reference.stream_top(held, leaving, self.budget - self.sinks)
-        first = chunk.sequences.offsets[:, None, None] + lead
         held_death, leaver_death = (
-            torch.where(fate < leaver.shape[-1], first + fate, NEVER) for fate in fates
+            torch.where(fate < leaver.shape[-1], offsets + lead + fate, NEVER) for fate in fates
         )
-        death = torch.where(left_before, position + self.window, NEVER)
-        death[..., :old] = torch.where(
-            (left_before & candidate)[..., :old], held_death, death[..., :old]
-        )
-        return _put(death, leaver, leaver_death).masked_fill(pinned, NEVER)
+        death = torch.where(left_before, keys.positions + self.window, NEVER)
+        held_death = torch.where(held > -torch.inf, held_death, death[..., :old])
+        return _put(torch.cat([held_death, death[..., old:]], dim=-1), leaver, leaver_death)
 
     def _leavers(self, chunk: Chunk, keys: Tokens) -> tuple[int, Tensor]:
         """The slots of the tokens that leave the window in the chunk, one after another.
@@ -248,9 +249,7 @@ class AttentionBranch(EvictingBranch):
             scores = torch.where(counts, rated.to(scores.dtype), scores)
             outside = alive & (keys.positions <= t.squeeze(-1) + 1 - self.window)
             alive = alive & ~(counts & self._worst(outside, scores))
-        return Seen(
-            torch.cat(out, dim=2), alive, scores.masked_fill(~alive, -torch.inf), state
-        )
+        return Seen(torch.cat(out, dim=2), alive, scores.masked_fill(~alive, -torch.inf), state)
 
     def _worst(self, outside: Tensor, scores: Tensor) -> Tensor:
         """The token to drop, if more than `budget` are outside the window: (N, G, S) bool."""

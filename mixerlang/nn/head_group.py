@@ -19,7 +19,7 @@ from .blocks import Summaries, SummaryWeights
 from .branch import Branch, CompressedBranch, Seen, SetBranch
 from .chunk import Chunk, new_tokens
 from .eviction import AttentionBranch, LearnedBranch, StaticBranch
-from .keeps import ByHead, Compressed, Evict, GatedKeep, Keep, Learned, Window, leaves
+from .keeps import ByHead, Compressed, Evict, GatedKeep, Keep, Learned, Union, Window, leaves
 from .mixer import State
 from .store import Tokens, nest, scoped
 from .visibility import Extent
@@ -84,7 +84,7 @@ class HeadGroup:
     ) -> State:
         slots = self.extent.slots(max_length) or 0
         tokens = Tokens.empty(k, v, slots, self.spread, list(self.scored))
-        state = nest("tokens", tokens.state())
+        state = nest("tokens", tokens.state(k.dtype))
         for name, branch in self._branches(branches):
             state |= nest(f"branches.{name}", branch.new_state(k, v, max_length))
         return state
@@ -106,9 +106,11 @@ class HeadGroup:
             seen[name] = branch(own, keys, scores, scoped(f"branches.{name}", state), beside)
             beside = beside or seen[name].summary
         outs = [seen[name].out for name in self.names]
-        return outs, self._left(chunk, keys, seen) if chunk.cached else {}
+        if not chunk.cached:
+            return outs, {}
+        return outs, self._left(chunk, keys, seen, state["tokens.k"].dtype)
 
-    def _left(self, chunk: Chunk, keys: Tokens, seen: dict[str, Seen]) -> State:
+    def _left(self, chunk: Chunk, keys: Tokens, seen: dict[str, Seen], dtype: torch.dtype) -> State:
         """The state after a chunk: what some branch still needs."""
         assert chunk.context.cache is not None
         for name in self.scored:
@@ -117,7 +119,8 @@ class HeadGroup:
             keys = keys.with_score(name, scores)
         retained = reduce(or_, [s.retained for s in seen.values() if s.retained is not None])
         slots = self.extent.slots(chunk.context.cache.max_length)
-        state = nest("tokens", keys.keep(retained.expand_as(keys.positions), slots).state())
+        kept = keys.keep(retained.expand_as(keys.positions), slots)
+        state = nest("tokens", kept.state(dtype))
         for name, answer in seen.items():
             state |= nest(f"branches.{name}", answer.state or {})
         return state
@@ -138,6 +141,8 @@ def head_groups(
 ) -> tuple[list[HeadGroup], nn.ModuleList]:
     """The groups of a layer, and the branches of all. Heads with equal keeps go together."""
     keeps = keep.keeps if isinstance(keep, ByHead) else (keep,) * kv_heads
+    if len(keeps) != kv_heads:
+        raise ValueError(f"by_head lists {len(keeps)} keeps for {kv_heads} KV heads")
     groups, branches = [], nn.ModuleList()
     for own in dict.fromkeys(keeps):
         heads = tuple(index for index, other in enumerate(keeps) if other == own)
@@ -159,14 +164,20 @@ def make_branch(keep: Keep, kv_heads: int, head_dim: int, value_dim: int) -> Bra
         return CompressedBranch(keep, head_dim, value_dim)
     if isinstance(keep, Evict):  # alone: the query's own token and budget - 1 others
         return _evicting(1, replace(keep, budget=keep.budget - 1))
-    parts = leaves(keep)
-    windows = [part.size for part in parts if isinstance(part, Window)]
-    for part in parts:
+    for part in leaves(keep):
         if isinstance(part, Learned):
-            return LearnedBranch(windows[0], part, kv_heads, head_dim, value_dim)
+            return LearnedBranch(_window(keep), part, kv_heads, head_dim, value_dim)
         if isinstance(part, Evict):
-            return _evicting(windows[0], part)
+            return _evicting(_window(keep), part)
     return SetBranch(keep, head_dim)
+
+
+def _window(keep: Keep) -> int:
+    """The size of the one window beside what evicts."""
+    sizes = [part.size for part in leaves(keep) if isinstance(part, Window)]
+    if len(sizes) != 1 or not isinstance(keep, Union) or len(leaves(keep)) != 2:
+        raise ValueError(f"eviction stands in a union with exactly one window, not in {keep}")
+    return sizes[0]
 
 
 def _evicting(window: int, evict: Evict) -> Branch:

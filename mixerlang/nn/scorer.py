@@ -72,8 +72,9 @@ class CnnScorer(nn.Module):
         positions = sequences.positions
         new_state = {}
         for index, (conv, reach) in enumerate(zip(self.convs, self.cnn.reaches, strict=True)):
-            x = torch.cat([state[str(index)].to(x.dtype), x], dim=-1)
-            new_state[str(index)] = _tail(x, sequences.counts, 2 * reach)
+            old = state[str(index)]
+            x = torch.cat([old.to(x.dtype), x], dim=-1)
+            new_state[str(index)] = _tail(x, sequences.counts, 2 * reach).to(old.dtype)
             positions = positions - reach
             x = F.silu(conv(x)) * (positions >= 0)[:, None]
         return self.proj(x), new_state

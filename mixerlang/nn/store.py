@@ -93,8 +93,9 @@ class Tokens:
         columns = self.positions - start[:, None, None]
         return inverse(columns.masked_fill(~self.filled, -1), span)
 
-    def state(self) -> State:
-        tensors = {"k": self.k, "v": self.v, "positions": self.positions}
+    def state(self, dtype: torch.dtype) -> State:
+        """As tensors of a cache, keys and values in `dtype`."""
+        tensors = {"k": self.k.to(dtype), "v": self.v.to(dtype), "positions": self.positions}
         return tensors | nest("scores", self.scores)
 
     @classmethod

@@ -14,9 +14,9 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the file whole or not at all. `safetensors.torch.load_model` reads it too."""
     from safetensors.torch import save_file
 
-    state = model.state_dict()
+    state: dict[str, Tensor] = model.state_dict(keep_vars=True)  # a tied one is one object
     owners = _owners(state)
-    tensors = {name: state[name].contiguous() for name in dict.fromkeys(owners.values())}
+    tensors = {name: state[name].detach().contiguous() for name in dict.fromkeys(owners.values())}
     tied = {name: owner for name, owner in owners.items() if name != owner}
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid4().hex}")
@@ -31,7 +31,7 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Read a file written by `save` or `safetensors.torch.save_model`; all of it or nothing."""
     from safetensors.torch import load_file
 
-    state = model.state_dict()
+    state: dict[str, Tensor] = model.state_dict(keep_vars=True)  # a tied one is one object
     tensors: dict[str, Tensor] = load_file(path)
     owners = _owners(state)
     given = {owners[name] for name in tensors if name in owners}
@@ -52,16 +52,9 @@ def load(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def _owners(state: dict[str, Tensor]) -> dict[str, str]:
-    """The first name of the tensor behind each name."""
-    first: dict[object, str] = {}
-    return {name: first.setdefault(_identity(tensor), name) for name, tensor in state.items()}
-
-
-def _identity(tensor: Tensor) -> object:
-    """What two views of one parameter have in common; nothing without a storage of its own."""
-    if tensor.is_meta or tensor.numel() == 0:
-        return id(tensor)
-    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
+    """The first name of the parameter behind each name."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in state.items()}
 
 
 def _require(path: str | os.PathLike[str], what: str, names: Iterable[str]) -> None:

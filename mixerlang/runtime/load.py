@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
-from uuid import uuid4
 
 import torch
 
@@ -20,6 +17,7 @@ from ..codegen.compile import compile_spec
 from ..codegen.folder import CONFIG, GENERATOR, SCHEMA
 from ..errors import FolderError, SpecError
 from ..nn.model import Model
+from .cache import cached, digest
 
 Device = str | torch.device | None
 Dtype = str | torch.dtype | None
@@ -96,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def import_folder(folder: Path) -> ModuleType:
     """The package in a folder, under a name of its own: the same one for the same contents."""
     folder = folder.resolve()
-    name = f"_mixerlang_{_digest(_python_files(folder) | {'': bytes(folder)})}"
+    name = f"_mixerlang_{digest(_python_files(folder) | {'': bytes(folder)})}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(
@@ -119,65 +117,4 @@ def _python_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-# --------------------------------------------------------------------------------------- the cache
-
-
-def cache_folder() -> Path:
-    """Where generated folders of `load` are kept: MIXERLANG_CACHE, or the user's cache."""
-    chosen = os.environ.get("MIXERLANG_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base, "mixerlang")
-
-
-def cached(files: Mapping[str, bytes], name: str) -> Path:
-    """A folder with these files, written unless it is there.
-
-    Its name is their hash, so processes that race for it write the same, and the first one wins.
-    """
-    target = cache_folder() / _digest(files) / name[:40]
-    if _holds(target, files):
-        return target
-    home = target.parent
-    home.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = home.with_name(f".{home.name}-{uuid4().hex}")
-    try:
-        for path, data in files.items():
-            file = temporary / target.name / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-        try:
-            temporary.rename(home)
-        except OSError:
-            if not _holds(target, files):  # not another process, but a damaged or edited copy
-                _discard(home)
-                temporary.rename(home)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
-
-
-def _discard(folder: Path) -> None:
-    """Out of the way in one step, then away."""
-    old = folder.with_name(f".{folder.name}-{uuid4().hex}")
-    folder.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
-    try:
-        return all((folder / path).read_bytes() == data for path, data in files.items())
-    except OSError:
-        return False
-
-
-def _digest(files: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for path, data in sorted(files.items()):
-        digest.update(f"{len(path)}:{path}:{len(data)}:".encode())
-        digest.update(data)
-    return digest.hexdigest()[:32]
-
-
-__all__ = ["cache_folder", "import_folder", "load", "load_folder", "read_config"]
+__all__ = ["import_folder", "load", "load_folder", "read_config"]

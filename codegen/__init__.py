@@ -1,0 +1,1 @@
+"""From the typed graph to source files: plan, templates, folder."""

@@ -1,0 +1,1 @@
+"""Softmax attention over what a keep leaves visible."""
