@@ -49,13 +49,16 @@ def check(
     params: Mapping[str, Any] | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> tuple[dict[str, Graph], Diagnostics]:
-    """The graphs of all models of a file, or of the one named, and what is wrong anywhere."""
+    """The graphs of all models of a file, or of the one named, and what is wrong anywhere.
+
+    Params are those of one model, so a file with several needs its name then.
+    """
     path, name = split_spec(spec)
     project = open_project(path, root)
     names = list(project.models)
-    if name is not None:
+    if name is not None or params:
         chosen = project.choose(name)
         names = [] if chosen is None else [chosen.name.id]
-    graphs = {name: graph_of(project, name, params) for name in reversed(names)}
+    graphs = {name: graph_of(project, name, params) for name in names}
     found = {name: graph for name, graph in graphs.items() if graph is not None}
     return found, project.diagnostics

@@ -1,9 +1,13 @@
-"""GPU tests are collected everywhere and skipped where there is no GPU."""
+"""For all tests: one thread each; GPU tests are skipped where there is no GPU."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
+# Small tensors gain nothing from threads, and threads that wait for each other on a busy machine
+# lose a factor of ten.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

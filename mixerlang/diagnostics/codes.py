@@ -26,7 +26,7 @@ CODES: dict[str, Code] = {
     "MX011": Code(E, "evaluation takes too many steps"),
     "MX012": Code(E, "too many layers"),
     "MX013": Code(E, "number is too large"),
-    "MX090": Code(E, "more diagnostics are not shown"),
+    "MX090": Code(W, "more diagnostics are not shown"),
     # 1xx: syntax
     "MX101": Code(E, "character is not part of the language"),
     "MX102": Code(E, "unexpected token"),
@@ -43,7 +43,6 @@ CODES: dict[str, Code] = {
     "MX206": Code(E, "definition refers to itself"),
     "MX207": Code(E, "unknown model"),
     "MX208": Code(E, "unknown param"),
-    "MX209": Code(E, "name has several meanings here"),
     "MX210": Code(W, "definition is never used"),
     # 3xx: types and values
     "MX301": Code(E, "wrong type"),

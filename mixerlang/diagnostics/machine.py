@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .record import Diagnostic
+from .terminal import clean
 
 
 def as_json(item: Diagnostic) -> dict[str, Any]:
@@ -30,12 +31,14 @@ def github(item: Diagnostic) -> str:
     properties: dict[str, object] = {}
     if item.span is not None:
         (line, column), (end_line, end_column) = item.span.begin, item.span.finish
-        properties = {"file": item.span.source.path, "line": line, "endLine": end_line}
+        properties = {"file": clean(item.span.source.path), "line": line, "endLine": end_line}
         if line == end_line:  # columns of a span over several lines are not understood
             properties |= {"col": column, "endColumn": end_column}
     properties["title"] = item.code
     listed = ",".join(f"{key}={_property(str(value))}" for key, value in properties.items())
-    message = item.message if item.help is None else f"{item.message}\nhelp: {item.help}"
+    message = clean(item.message)
+    if item.help is not None:
+        message += f"\nhelp: {clean(item.help)}"
     return f"::{item.severity} {listed}::{_data(message)}"
 
 

@@ -42,7 +42,10 @@ class Diagnostic:
 
 
 class Diagnostics:
-    """Collects diagnostics of one run, each (code, span) once, at most LIMIT of them."""
+    """Collects diagnostics of one run, each (code, span) once, at most LIMIT of them.
+
+    An error takes the place of the latest warning where there is no room.
+    """
 
     def __init__(self) -> None:
         self._items: dict[tuple[object, ...], Diagnostic] = {}
@@ -64,14 +67,29 @@ class Diagnostics:
         key = (code, place, message if place is None else None)
         if key in self._items:
             return
-        if len(self._items) >= LIMIT:
+        if self.full:
             self.dropped += 1
-            return
+            if item.severity is Severity.WARNING or not self._drop_warning():
+                return
         self._items[key] = item
 
-    def extend(self, items: Iterator[Diagnostic] | list[Diagnostic]) -> None:
-        for item in items:
+    def _drop_warning(self) -> bool:
+        for key, item in reversed(self._items.items()):
+            if item.severity is Severity.WARNING:
+                del self._items[key]
+                return True
+        return False
+
+    @property
+    def full(self) -> bool:
+        """Whether more are counted, not kept: what is costly to say can be left unsaid."""
+        return len(self._items) >= LIMIT
+
+    def extend(self, other: Diagnostics) -> None:
+        """Add all that another run has found."""
+        for item in other._items.values():
             self.add(item.code, item.span, item.message, help=item.help, notes=item.notes)
+        self.dropped += other.dropped
 
     @property
     def errors(self) -> bool:
@@ -84,7 +102,7 @@ class Diagnostics:
             items.append(
                 Diagnostic(
                     "MX090",
-                    Severity.ERROR,
+                    Severity(CODES["MX090"].severity),
                     f"{self.dropped} more diagnostics are not shown",
                     None,
                     help="mend the ones above first",

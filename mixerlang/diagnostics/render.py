@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Literal
+from enum import StrEnum
 
 from .machine import as_json, github
 from .record import Diagnostic
 from .text import concise, full, summary
 
-Format = Literal["full", "concise", "json", "github"]
+
+class Format(StrEnum):
+    """How diagnostics are shown."""
+
+    FULL = "full"
+    CONCISE = "concise"
+    JSON = "json"
+    GITHUB = "github"
 
 
 def render(items: Iterable[Diagnostic], format: Format, color: bool = False) -> str:
@@ -20,12 +27,12 @@ def render(items: Iterable[Diagnostic], format: Format, color: bool = False) -> 
     """
     found = list(items)
     match format:
-        case "json":
+        case Format.JSON:
             return json.dumps([as_json(item) for item in found], indent=2)
-        case "github":
-            return "\n".join(github(item) for item in found)
-        case "concise":
+        case Format.GITHUB:
+            return "\n".join(map(github, found))
+        case Format.CONCISE:
             return "\n".join(concise(item, color) for item in found)
-        case "full":
+        case Format.FULL:
             texts = [full(item, color) for item in found]
             return "\n\n".join([*texts, summary(found)] if found else [])

@@ -29,14 +29,15 @@ def snippet(span: Span, mark: str, style: str, color: bool) -> list[str]:
         last = number
         text, before, marked = _fit(span.source.line(number), start, end)
         rows.append(f"{paint(f'{number:>{len(gutter)}} |', 'frame', color)} {text}".rstrip())
-        rows.append(f"{bar} {' ' * before}{paint(mark * marked, style, color)}")
+        if marked:
+            rows.append(f"{bar} {' ' * before}{paint(mark * marked, style, color)}")
     return rows
 
 
 def _parts(span: Span) -> Iterator[tuple[int, int, int]]:
     """What to show, line by line: its number, and columns from 0 to mark, the end exclusive.
 
-    Indentation and empty lines inside a span are not marked.
+    Indentation and empty lines inside a span are not marked; a span without width is, by one mark.
     """
     (first, begin), (last, finish) = span.begin, span.finish
     if finish == 1 and last > first:  # the span ends with a newline
@@ -46,8 +47,8 @@ def _parts(span: Span) -> Iterator[tuple[int, int, int]]:
         line = span.source.line(number)
         start = begin - 1 if number == first else len(line) - len(line.lstrip())
         end = finish - 1 if number == last else len(line.rstrip())
-        if number == first or start < end:
-            yield number, min(start, len(line)), min(end, len(line))
+        start, end = min(start, len(line)), min(end, len(line))
+        yield number, start, max(end, start + (number == first))
 
 
 def _shown(first: int, last: int) -> list[int]:
@@ -67,7 +68,7 @@ def _fit(line: str, start: int, end: int) -> tuple[str, int, int]:
         pieces[-1] = "…"
     before = width("".join(pieces[: start - low]))
     marked = width("".join(pieces[start - low : end - low]))
-    return "".join(pieces), before, max(1, marked)
+    return "".join(pieces), before, max(marked, start < end)
 
 
 def _pieces(line: str) -> list[str]:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from heapq import nsmallest
+from os.path import commonprefix
+
+
+LONGEST = 60
+"""A word of more letters misspells nothing."""
+MOST = 100
+"""Candidates that are compared letter by letter: those with the longest prefix in common."""
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `word` most likely misspells, or None.
-
-    Bounded: a word of over 60 letters misspells nothing.
-    """
-    if len(word) > 60:
+    """The candidate that `word` most likely misspells, or None. Bounded, however many there are."""
+    if len(word) > LONGEST:
         return None
     from difflib import get_close_matches
 
-    found = get_close_matches(word.lower(), sorted(set(candidates)), n=1, cutoff=0.6)
+    close = [name for name in set(candidates) if abs(len(name) - len(word)) <= len(word) // 2 + 1]
+    if len(close) > MOST:
+        close = nsmallest(MOST, close, key=lambda name: (-len(commonprefix((word, name))), name))
+    found = get_close_matches(word.lower(), sorted(close), n=1, cutoff=0.6)
     return found[0] if found else None
 
 

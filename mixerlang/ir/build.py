@@ -7,21 +7,27 @@ from collections import Counter
 
 from ..diagnostics import Diagnostics
 from ..primitives import Mixer, Op, Report, Term
-from ..primitives.attention import leaves
+from ..primitives.attention import Reuse
 from ..primitives.ffn import Ffn
-from ..primitives.keep import Compressed, Evict, Keep, Learned, Window
-from ..primitives.model import Embedding, Head, ModelFields
+from ..primitives.keep import ReuseKeep
+from ..primitives.model import Embedding, Head
 from ..primitives.norm import Norm
+from ..primitives.pointwise import Concat
 from ..semantics.dataflow import Program, Step
 from ..semantics.report import Reporter
 from ..semantics.resolved import ResolvedLayer, ResolvedModel
 from ..source import Span
 from .graph import Graph, LayerInfo, Node, TensorType, Tokens, stream
+from .passes.context import check_context
+from .passes.reuse import check_reuse
+
+WIDTH_LIMIT = 2**31
+IDS = TensorType(("B", "T"))
 
 
 def build(model: ResolvedModel, diagnostics: Diagnostics) -> Graph:
-    """The graph of a model. Shapes that do not match are reported, and the graph is then not
-    to be used."""
+    """The graph of a model. What does not fit together is reported, and the graph is then not to
+    be used."""
     return _Builder(model, Reporter(diagnostics)).build()
 
 
@@ -48,7 +54,9 @@ class _Builder:
         head = Head(vocab=fields.vocab, tied=fields.tie_embeddings, scale=fields.logit_scale,
                     softcap=fields.logit_softcap, origin=fields.origin)
         self._place("head", head, None, (last,), place("tie_embeddings"))
-        self._context(fields)
+        if not self.model.partial:
+            check_reuse(self.graph, self.report)
+        check_context(self._bound.values(), fields.context, self.report)
         return self.graph
 
     def _layer(self, index: int, layer: ResolvedLayer, last: str) -> str:
@@ -68,6 +76,7 @@ class _Builder:
                         f"the layer gives {self.graph[output].type.width} channels and the next "
                         f"one takes {self.model.fields.dim}",
                         help="end the block with linear(..., out=dim)")
+            output = last  # so that the next layer is looked at by itself
         self.graph.layers.append(
             LayerInfo(index, layer.label, tuple(nodes), last, output, layer.span))
         return output
@@ -77,6 +86,11 @@ class _Builder:
     ) -> None:
         weights = id if step.tie is None else self._owners.setdefault(step.tie, id)
         self._place(id, step.op, layer, inputs, step.span, name, weights)
+        if weights != id:
+            owned, used = (self.graph.width(self.graph[node]) for node in (weights, id))
+            if owned != used:
+                self.report("MX401", step.span,
+                            f"tied weights for {owned} channels cannot be used on {used}")
 
     def _place(
         self,
@@ -90,13 +104,19 @@ class _Builder:
     ) -> str:
         widths = [self._width(source) for source in inputs]
         bound = self._bind(op, widths[0] if widths else 0)
-        if len(set(widths)) > 1 and bound.word != "concat":
+        if len(set(widths)) > 1 and not isinstance(bound, Concat):
             sizes = " and ".join(str(width) for width in widths)
             self.report("MX401", span, f"streams of {sizes} channels do not go together")
-        out = stream(bound.output_width(*widths)) if inputs else TensorType(("B", "T"))
+        out = stream(self._bounded(bound.output_width(*widths), span)) if inputs else IDS
         node = Node(id, name or id, bound, layer, weights or id, out, span)
         self.graph.add(node, inputs)
         return id
+
+    def _bounded(self, width: int, span: Span | None) -> int:
+        if width < WIDTH_LIMIT:
+            return width
+        self.report("MX013", span, "a stream has fewer than 2^31 channels")
+        return 1
 
     def _width(self, source: str) -> int:
         last = self.graph[source].type.axes[-1]
@@ -111,9 +131,9 @@ class _Builder:
         return self._bound[key]
 
     def _ready(self, term: Term) -> None:
-        """What the language accepts and no layer implements yet."""
-        if not term.ready:
-            self.report("MX501", term.origin.span, f"`{term.word}` has no layer yet",
+        """What the language accepts and no layer implements yet; reuse has a pass of its own."""
+        if not term.ready and not isinstance(term, Reuse | ReuseKeep):
+            self.report("MX501", term.origin.span, f"`{term.word}` is not implemented yet",
                         help="the language accepts it; no backend can run it so far")
         for child in term.children():
             self._ready(child)
@@ -122,22 +142,6 @@ class _Builder:
         if id(program) not in self._names:
             self._names[id(program)] = step_names(program)
         return self._names[id(program)]
-
-    def _context(self, fields: ModelFields) -> None:
-        """Windows and budgets that never bind within the context."""
-        for op in {id(op): op for op in self._bound.values()}.values():
-            keep = getattr(op, "keep", None)
-            if not isinstance(keep, Keep):
-                continue
-            for leaf in leaves(keep):
-                for name in ("size", "budget"):
-                    size = getattr(leaf, name, 0)
-                    if isinstance(leaf, Window | Learned | Evict | Compressed) and (
-                        size > fields.context
-                    ):
-                        self.report("MX406", leaf.origin.of(name),
-                                    f"{name} {size} exceeds the context of {fields.context}",
-                                    help="it never binds in training")
 
 
 def step_names(program: Program) -> list[str]:
@@ -158,4 +162,3 @@ def _stem(op: Op) -> str:
         if isinstance(op, kind):
             return stem
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(op).__name__).lower()
-

@@ -113,8 +113,8 @@ class Graph:
 
     def inputs(self, id: str) -> list[Node]:
         """What a node reads, in order."""
-        edges = sorted(self.digraph.in_edges(id, keys=True), key=lambda edge: edge[2])
-        return [self[source] for source, _, _ in edges]
+        edges = [(key, source) for source, keys in self.digraph.pred[id].items() for key in keys]
+        return [self[source] for _, source in sorted(edges)]
 
     def width(self, node: Node) -> int:
         """Channels of a node's first input; 0 for what reads token ids."""

@@ -58,13 +58,13 @@ class Tokens:
         )
 
     def append(self, new: Tokens) -> Tokens:
-        """These slots, then those of `new`."""
+        """These slots, then those of `new`, in whose dtype they go on."""
         if self.slots == 0:
             return new
         scores = {name: torch.cat([old, new.scores[name]], -1) for name, old in self.scores.items()}
         return Tokens(
-            torch.cat([self.k, new.k], dim=2),
-            torch.cat([self.v, new.v], dim=2),
+            torch.cat([self.k.to(new.k.dtype), new.k], dim=2),
+            torch.cat([self.v.to(new.v.dtype), new.v], dim=2),
             torch.cat([self.positions, new.positions], dim=-1),
             scores,
         )

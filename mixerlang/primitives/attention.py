@@ -83,9 +83,12 @@ class Attention(Mixer):
         if isinstance(self.position, Rope) and int(self.head_dim * self.position.fraction) < 2:
             report(
                 "MX407",
-                self.origin.of("head_dim"),
-                f"rope rotates pairs of channels, and head_dim {self.head_dim} has none",
-                help="use an even head_dim, or position=none",
+                self.position.origin.of("fraction")
+                if "fraction" in self.position.origin.fields
+                else self.origin.of("head_dim"),
+                "rope rotates pairs of channels, and there are none in "
+                f"{self.position.fraction} of head_dim {self.head_dim}",
+                help="use a larger head_dim or fraction, or position=none",
             )
         for leaf in leaves(self.keep):
             if isinstance(leaf, k.ByHead) and len(leaf.keeps) != self.kv_heads:
@@ -145,20 +148,19 @@ class Attention(Mixer):
         if self.sink_logits:
             total += heads
         return total + sum(
-            keep_parameters(leaf, kv_heads, head_dim, value_dim) for leaf in leaves(self.keep)
+            keep_parameters(leaf, own_heads, head_dim, value_dim)
+            for leaf, own_heads in leaves_by_heads(self.keep, kv_heads)
         )
 
     def forward_flops(self, width: int, work: Workload) -> int:
-        heads, kv_heads, head_dim, value_dim = self.shape()
+        from .keep_cost import keep_flops
+
+        heads, _, head_dim, value_dim = self.shape()
         total = linear_flops(work, *self.projections(width))
         for branch in branches(self.keep):
             keys = keys_of(branch, work.length)
             total += 2 * work.batch * heads * work.length * keys * (head_dim + value_dim)
-        for scorer in self.scorers():
-            weights = scorer_shapes(scorer, head_dim, value_dim)
-            macs = sum(cin * cout * kernel for cin, cout, kernel in weights)
-            total += 2 * work.batch * work.length * kv_heads * macs
-        return total
+        return total + keep_flops(self, work)
 
     def cache_bytes(self, width: int, work: Workload) -> int:
         from .keep_cost import keep_cache_bytes
@@ -188,6 +190,14 @@ def leaves(keep: k.Keep) -> Iterator[k.Keep]:
     elif isinstance(keep, k.ByHead):
         for part in keep.keeps:
             yield from leaves(part)
+
+
+def leaves_by_heads(keep: k.Keep, kv_heads: int) -> Iterator[tuple[k.Keep, int]]:
+    """Every keep of an expression with the KV heads that share it: equal ones of `by_head` do."""
+    keeps = keep.keeps if isinstance(keep, k.ByHead) else (keep,) * kv_heads
+    for own in dict.fromkeys(keeps):
+        for leaf in leaves(own):
+            yield leaf, keeps.count(own)
 
 
 def branches(keep: k.Keep) -> tuple[k.Keep, ...]:
@@ -307,11 +317,12 @@ def _check_union(keep: k.Union, report: Report, inside: str | None) -> None:
     windows = [part for part in keep.parts if isinstance(part, k.Window)]
     others = [part for part in keep.parts if not isinstance(part, EVICTING)]
     for part in others:
-        _check_combination(part, report, inside=inside or "`|`")
+        _check_combination(part, report, inside="`|`")
     if not evicting:
         return
     if inside == "`&`":
-        report("MX310", evicting[0].origin.span, f"`{evicting[0].word}` cannot stand inside `&`")
+        report("MX310", evicting[0].origin.span, f"`{evicting[0].word}` cannot stand inside `&`",
+               help="it stands in a union with one window: window(w) | " + evicting[0].word)
         return
     if len(evicting) > 1:
         report("MX310", evicting[1].origin.span, "a union takes one `learned` or `evict`",

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from .base import Report, Term
 
+MOST = 64
+"""Mixers side by side."""
+
 
 class Combination(Term):
     kind: ClassVar[str] = "mixer"
@@ -21,6 +24,8 @@ class Combined(Combination):
     def check(self, report: Report) -> None:
         if not self.parts:
             report("MX303", self.origin.span, f"`{self.word}` needs at least one mixer")
+        if len(self.parts) > MOST:
+            report("MX304", self.origin.of("parts"), f"`{self.word}` takes at most {MOST} mixers")
 
 
 class Weighted(Combined):

@@ -95,7 +95,7 @@ class Learned(Keep):
         if self.sinks > self.budget:
             report(
                 "MX404",
-                self.origin.of("sinks"),
+                self.origin.of("sinks" if "sinks" in self.origin.fields else "budget"),
                 f"sinks are pinned inside the budget: {self.sinks} sinks, budget {self.budget}",
                 help=f"raise the budget to {self.sinks} or more, or keep fewer sinks",
             )

@@ -21,6 +21,11 @@ from .norm import Position, Rope
 CHUNK = 64
 """Tokens per chunk of the eager backend's parallel form."""
 
+WIDEST = 65_536
+"""Channels that features may give."""
+TOO_WIDE = 2**31
+"""Where a chain of features stops counting: each `taylor` squares its width."""
+
 
 # ------------------------------------------------------------------------------------ features
 
@@ -105,7 +110,7 @@ class Compose(Feature):
 
     def width(self, dim: int) -> int:
         for part in self.parts:
-            dim = part.width(dim)
+            dim = min(part.width(dim), TOO_WIDE)
         return dim
 
     def weights(self, heads: int, dim: int) -> int:
@@ -278,6 +283,13 @@ class Recurrence(Mixer):
                 f"{nearest_divisor(width, self.heads)}",
             )
         key_dim = self.key_dim or max(1, width // self.heads)
+        if self.features.width(key_dim) > WIDEST:
+            report(
+                "MX407",
+                self.origin.of("key_dim"),
+                f"these features give more than {WIDEST:,} channels for key_dim {key_dim}",
+                help="use a smaller key_dim: taylor(2) squares it",
+            )
         return self.replace(
             value_heads=value_heads, key_dim=key_dim, value_dim=self.value_dim or key_dim
         )

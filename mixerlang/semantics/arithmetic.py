@@ -8,12 +8,15 @@ from typing import Any
 
 from ..primitives import Term
 from ..primitives.base import Origin
-from ..primitives.combine import Chain, Combination
+from ..primitives.combine import Chain
 from ..primitives.keep import Intersection, Keep, Union
 from ..primitives.recurrence import Compose, Feature
 from ..source import Span
+from .values import described, kind_of
 
 LIST_LIMIT = 10_000
+PARTS_LIMIT = 1_000
+"""Of one union, intersection or chain. Doubled by `let b = a | a`, they would outgrow memory."""
 INTEGER_LIMIT = 2**63
 FLOAT_LIMIT = 2**1000
 
@@ -70,14 +73,15 @@ def combine(op: str, left: Any, right: Any, span: Span) -> Any:
         return _repeat(items, count)
     made = _combine_terms(op, left, right, span)
     if made is None:
-        raise Rejected("MX301", f"`{op}` does not join {_name(left)} and {_name(right)}",
+        raise Rejected("MX301", f"`{op}` does not join {described(left)} and {described(right)}",
                        _hint(op))
     return made
 
 
 def _repeat(items: tuple[Any, ...], count: Any) -> Any:
     if not isinstance(count, int) or isinstance(count, bool):
-        raise Rejected("MX301", f"a list repeats a whole number of times, not {_name(count)}")
+        shown = count if is_number(count) else described(count)
+        raise Rejected("MX301", f"a list repeats a whole number of times, not {shown}")
     if count < 0:
         raise Rejected("MX302", f"a list repeats 0 or more times, not {count}")
     return _limited(len(items) * count, lambda: items * count)
@@ -93,27 +97,21 @@ def _combine_terms(op: str, left: Any, right: Any, span: Span) -> Term | None:
     origin = Origin(span)
     if op in "|&" and isinstance(left, Keep) and isinstance(right, Keep):
         kind: type[Union | Intersection] = Union if op == "|" else Intersection
-        return kind(parts=(*_parts(left, kind), *_parts(right, kind)), origin=origin)
+        return kind(parts=_joined(kind, left, right), origin=origin)
     if op == ">>" and isinstance(left, Feature) and isinstance(right, Feature):
-        return Compose(parts=(*_parts(left, Compose), *_parts(right, Compose)), origin=origin)
-    if op == ">>" and _mixes(left) and _mixes(right):
-        return Chain(parts=(*_parts(left, Chain), *_parts(right, Chain)), origin=origin)
+        return Compose(parts=_joined(Compose, left, right), origin=origin)
+    if op == ">>" and kind_of(left) == kind_of(right) == "mixer":
+        return Chain(parts=_joined(Chain, left, right), origin=origin)
     return None
 
 
-def _parts(term: Any, kind: type[Term]) -> tuple[Any, ...]:
-    return term.parts if type(term) is kind else (term,)  # type: ignore[attr-defined]
-
-
-def _mixes(value: Any) -> bool:
-    return isinstance(value, Combination) or getattr(value, "kind", None) == "mixer"
-
-
-def _name(value: Any) -> str:
-    from .expect import with_article
-    from .values import kind_of
-
-    return with_article(kind_of(value))
+def _joined(kind: type[Any], *terms: Any) -> tuple[Any, ...]:
+    """The parts of both operands: `a | b | c` is one union."""
+    parts = tuple(p for term in terms for p in (term.parts if type(term) is kind else (term,)))
+    if len(parts) > PARTS_LIMIT:
+        raise Rejected("MX012", f"{len(parts)} parts are joined here; at most {PARTS_LIMIT:,} "
+                       "are allowed")
+    return parts
 
 
 def _hint(op: str) -> str | None:

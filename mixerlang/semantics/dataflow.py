@@ -2,11 +2,13 @@
 
 A block is evaluated once per distinct layer with streams in place of tensors; applying a mixer,
 a norm, an ffn or an operator to streams records a step. `none` records nothing: ZERO passes
-through what maps zero to zero and vanishes from sums.
+through what maps zero to zero and vanishes from sums. Every application is paid for, because
+shared terms expand: with `let b = mean(a, a)` n times over, a layer has 2^n mixers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -21,6 +23,13 @@ X, X0 = 0, 1
 """The values that every program starts from: the layer's input and the embedding's output."""
 
 ZERO = c.NoTerm()
+
+STEP_COST = 5
+"""What a step of a program costs, in steps of evaluation."""
+
+
+def is_zero(value: Any) -> bool:
+    return isinstance(value, c.NoTerm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +54,16 @@ class Program:
 
 
 class Builder:
-    """Records the steps of one layer."""
+    """Records the steps of one layer of a model of width `dim`."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, spend: Callable[[int, Span], None]) -> None:
         self.dim = dim
+        self.spend = spend
         self.steps: list[Step] = []
         self._ties: list[list[int]] = []
 
-    def emit(self, op: Op, inputs: list[Stream], span: Span | None) -> Stream:
+    def emit(self, op: Op, inputs: list[Stream], span: Span) -> Stream:
+        self.spend(STEP_COST, span)
         tie = None
         if self._ties:
             identity, count = self._ties[-1]
@@ -69,11 +80,10 @@ class Builder:
 
     def apply(self, term: Term, inputs: list[Any], span: Span) -> Any:
         """The stream that a term makes of streams; ZERO where it comes to nothing."""
-        if isinstance(term, c.NoTerm):
-            return ZERO
+        self.spend(1, span)
         if isinstance(term, p.Concat):
-            inputs = [s for s in inputs if s is not ZERO]
-        if not inputs or any(s is ZERO for s in inputs):
+            inputs = [stream for stream in inputs if not is_zero(stream)]
+        if is_zero(term) or not inputs or any(map(is_zero, inputs)):
             return ZERO
         if isinstance(term, c.Tied):
             self.enter_tie(term.identity)
@@ -86,12 +96,12 @@ class Builder:
         return self.emit(term, inputs, term.origin.span or span)
 
     def add(self, left: Any, right: Any, span: Span) -> Any:
-        if left is ZERO or right is ZERO:
-            return right if left is ZERO else left
+        if is_zero(left) or is_zero(right):
+            return right if is_zero(left) else left
         return self.emit(p.Add(), [left, right], span)
 
     def multiply(self, left: Any, right: Any, span: Span) -> Any:
-        if left is ZERO or right is ZERO:
+        if is_zero(left) or is_zero(right):
             return ZERO
         if isinstance(left, Stream) and isinstance(right, Stream):
             return self.emit(p.Multiply(), [left, right], span)
@@ -99,7 +109,7 @@ class Builder:
         return self.scale(stream, float(Fraction(number)), span)
 
     def scale(self, stream: Any, factor: float, span: Span) -> Any:
-        if factor == 0 or stream is ZERO:
+        if factor == 0 or is_zero(stream):
             return ZERO
         return stream if factor == 1 else self.emit(p.ScaleBy(factor=factor), [stream], span)
 
@@ -110,7 +120,7 @@ class Builder:
                 out = self.apply(part, [out], span)
             return out
         outs = [self.apply(part, [x], span) for part in term.parts]
-        live = [(i, out) for i, out in enumerate(outs) if out is not ZERO]
+        live = [(i, out) for i, out in enumerate(outs) if not is_zero(out)]
         if not live:
             return ZERO
         streams = [out for _, out in live]

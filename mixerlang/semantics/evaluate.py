@@ -14,28 +14,39 @@ from ..source import Span
 from ..syntax import ast
 from . import registry
 from .arithmetic import Rejected, bounded, combine, is_number
+from .budget import Budget
 from .call import Calls
 from .dataflow import Builder
-from .expect import ANYTHING, LIST, Expect, with_article
+from .expect import ANYTHING, Expect, of_kinds
 from .report import Reporter
-from .values import BlockValue, Closure, Constructors, Env, Failed, RecurrenceRule, Stream, Thunk
-from .values import kind_of
+from .values import (
+    BROKEN,
+    BlockValue,
+    Closure,
+    Constructors,
+    Env,
+    Failed,
+    RecurrenceRule,
+    Stream,
+    Thunk,
+    described,
+    kind_of,
+)
 
-STEP_LIMIT = 200_000
 DEPTH_LIMIT = 100
-FAILED = object()
+KEEP = of_kinds("keep")
+CHAINED = frozenset({"feature", "mixer"})
 
 
 class Evaluator:
-    """Evaluates the expressions of one spec. `builder` records streams inside a block."""
+    """Evaluates the expressions of one model. `builder` records streams inside a block."""
 
-    def __init__(self, report: Reporter) -> None:
+    def __init__(self, report: Reporter, budget: Budget) -> None:
         self.report = report
+        self.budget = budget
         self.builder: Builder | None = None
         self.calls = Calls(self)
-        self._steps = 0
         self._depth = 0
-        self._exhausted = False
 
     # ------------------------------------------------------------------------------ the walk
 
@@ -51,12 +62,16 @@ class Evaluator:
         self._depth += 1
         try:
             return self._value(expr, env, expect)
+        except RecursionError:  # the caller's own stack is deep already
+            return self.fail("MX010", expr.span, "definitions nest too deep for this stack")
         finally:
             self._depth -= 1
 
     def _value(self, expr: ast.Expr, env: Env, expect: Expect) -> Any:
         match expr:
             case ast.Number():
+                if not expr.sound:
+                    raise Failed
                 return self._checked(expr.span, bounded, expr.value)
             case ast.Boolean():
                 return expr.value
@@ -70,55 +85,60 @@ class Evaluator:
                 return self._binary(expr, env, expect)
             case ast.Unary():
                 value = self.evaluate(expr.operand, env)
+                if not (is_number(value) or isinstance(value, Stream | NoTerm)):
+                    self.fail("MX301", expr.span, f"`-` takes a number, not {described(value)}")
                 return self.combine("*", -1, value, expr.span)
             case ast.String():
-                self.fail("MX301", expr.span, "a string has no use here",
-                          help="words are written without quotes")
+                return self.fail("MX301", expr.span, "a string has no use here",
+                                 help="words are written without quotes")
             case ast.Attribute():
-                self.fail("MX301", expr.span, f"`.{expr.name.id}` belongs into a recurrence rule")
+                return self.fail("MX301", expr.span,
+                                 f"`.{expr.name.id}` belongs into a recurrence rule")
 
     def _list(self, expr: ast.ListExpr, env: Env, expect: Expect) -> tuple[Any, ...]:
-        item = expect.item or ANYTHING
-        values, failed = [], False
-        for part in expr.items:
-            try:
-                values.append(self.evaluate(part, env, item))
-            except Failed:
-                failed = True
-        if failed:
-            raise Failed
-        return tuple(values)
+        return self.items(expr.items, env, expect.item or ANYTHING)
+
+    def items(self, parts: tuple[ast.Expr, ...], env: Env, item: Expect) -> tuple[Any, ...]:
+        """The values of items; BROKEN for one without a value."""
+        return tuple(self._or_broken(part, env, item) for part in parts)
+
+    def _or_broken(self, expr: ast.Expr, env: Env, expect: Expect) -> Any:
+        try:
+            return self.evaluate(expr, env, expect)
+        except Failed:
+            return BROKEN
 
     def _binary(self, expr: ast.Binary, env: Env, expect: Expect) -> Any:
         """Operands of a chain `a + b + c` from the left, without recursion along the chain."""
         chain = [expr]
         while isinstance(chain[-1].left, ast.Binary):
             chain.append(chain[-1].left)
-        operands = [(chain[-1].left, chain[-1].op), *((link.right, link.op) for link in chain[::-1])]
+        links = chain[::-1]
+        operands = [(links[0].left, links[0].op), *((link.right, link.op) for link in links)]
         values = [self._operand(operand, env, op, expect) for operand, op in operands]
-        if any(value is FAILED for value in values):
+        if any(value is BROKEN for value in values):
             raise Failed
         value = values[0]
-        for link, right in zip(reversed(chain), values[1:], strict=True):
+        for link, right in zip(links, values[1:], strict=True):
             value = self.combine(link.op, value, right, link.span)
         return value
 
     def _operand(self, expr: ast.Expr, env: Env, op: str, expect: Expect) -> Any:
         """Operands of `|`, `&` are keeps; of `>>` what the whole is; lists pass items on.
 
-        FAILED for one without a value, so that the mistakes of all operands are told.
+        BROKEN for one without a value, so that the mistakes of all operands are told.
         """
-        wanted = ANYTHING
-        if op in "|&":
-            wanted = Expect(frozenset({"keep"}))
-        elif op == ">>":
-            wanted = Expect(expect.kinds & {"feature", "mixer"})
-        elif op in "+*" and expect.item is not None and _lists(expr):
-            wanted = Expect(frozenset({LIST}), item=expect.item)
+        if op in ("+", "*"):
+            return self._hinted(expr, env, expect if expect.item is not None else ANYTHING)
+        wanted = {"|": KEEP, "&": KEEP, ">>": Expect(expect.kinds & CHAINED)}
+        return self._or_broken(expr, env, wanted.get(op, ANYTHING))
+
+    def _hinted(self, expr: ast.Expr, env: Env, hint: Expect) -> Any:
+        """Like evaluate, for a place that takes other values too: a list, or how often."""
         try:
-            return self.evaluate(expr, env, wanted)
+            return self.raw(expr, env, hint)
         except Failed:
-            return FAILED
+            return BROKEN
 
     def combine(self, op: str, left: Any, right: Any, span: Span) -> Any:
         """left op right, streams included."""
@@ -132,13 +152,14 @@ class Evaluator:
     def _on_streams(self, op: str, left: Any, right: Any, span: Span) -> Any:
         for value in (left, right):
             if not (isinstance(value, Stream | NoTerm) or (op == "*" and is_number(value))):
-                self.fail("MX301", span, f"`{op}` does not join {self.article(left)} and "
-                          f"{self.article(right)}")
+                self.fail("MX301", span, f"`{op}` does not join {described(left)} and "
+                          f"{described(right)}")
         if self.builder is not None and op == "+":
             return self.builder.add(left, right, span)
         if self.builder is not None and op == "*":
             return self.builder.multiply(left, right, span)
-        self.fail("MX301", span, f"`{op}` is not defined on streams", help="streams take + and *")
+        return self.fail("MX301", span, f"`{op}` is not defined on streams",
+                         help="streams take + and *")
 
     def _checked(self, span: Span, function: Any, *arguments: Any) -> Any:
         try:
@@ -153,33 +174,44 @@ class Evaluator:
         if expr.id in expect.words:
             return expr.id
         bound = env.find(expr.id)
-        made = self.constructors(expr.id, expect)
+        made = None if expect.optional and expr.id == "none" else self.constructors(expr.id, expect)
         if bound is not None:
             value = self.force(bound, expect, expr.span)
+            if isinstance(value, RecurrenceRule):
+                self.refuse_rule(value, expr.span)
             if made is None or self.fits(value, expect):
                 return value
         if made is not None:
             return made
+        if expr.id == "none":
+            return NoTerm()
         if expr.id in registry.constructors():
             return Constructors(expr.id, registry.constructors()[expr.id])
-        self.unknown(expr, env, expect)
+        if expr.id in registry.words():
+            return expr.id
+        return self.unknown(expr, env, expect)
 
-    def constructors(self, name: str, expect: Expect) -> Term | Constructors | None:
+    def refuse_rule(self, rule: RecurrenceRule, span: Span) -> None:
+        self.fail("MX502", span,
+                  f"the recurrence rule `{rule.definition.name.id}` is not implemented yet",
+                  help="write it as a point of recurrence(...), where it is one")
+
+    def constructors(self, name: str, expect: Expect) -> Constructors | None:
         """What a provided name alone means where a term of some kind is expected."""
-        if not expect.kinds or (expect.optional and name == "none"):
+        by_kind = registry.constructors().get(name)
+        if by_kind is None or expect.kinds.isdisjoint(by_kind):
             return None
-        by_kind = registry.constructors().get(name, {})
-        fitting = [kind for kind in registry.PREFERENCE if kind in by_kind and kind in expect.kinds]
-        fitting += [kind for kind in by_kind if kind in expect.kinds and kind not in fitting]
-        return Constructors(name, {fitting[0]: by_kind[fitting[0]]}) if fitting else None
+        kind = next(kind for kind in registry.ranked(by_kind) if kind in expect.kinds)
+        return Constructors(name, {kind: by_kind[kind]})
 
     def unknown(self, expr: ast.Name, env: Env, expect: Expect) -> Any:
-        names = env.visible() | registry.constructors().keys() | set(expect.words)
-        help = did_you_mean(expr.id, names)
+        text, help = f"unknown name `{expr.id}`", None
         if expect.words:
-            self.fail("MX301", expr.span,
-                      f"expected {expect.describe()}, found `{expr.id}`", help=help)
-        self.fail("MX201", expr.span, f"unknown name `{expr.id}`", help=help)
+            text += f", expected {expect.describe()}"
+        if not self.report.diagnostics.full:
+            names = env.visible() | registry.constructors().keys() | registry.words()
+            help = did_you_mean(expr.id, expect.words) or did_you_mean(expr.id, names)
+        return self.fail("MX201", expr.span, text, help=help)
 
     def force(self, bound: Any, expect: Expect, use: Span) -> Any:
         """The value of what a name is bound to, evaluated once per expectation."""
@@ -187,27 +219,33 @@ class Evaluator:
             return bound
         bound.used = True
         wanted = bound.annotation or expect
+        if bound.failed:
+            raise Failed
         if wanted in bound.results:
-            value = bound.results[wanted]
-            if isinstance(value, Failed):
-                raise Failed
-            return value
+            return bound.results[wanted]
         if bound.busy:
             self.fail("MX206", use, f"`{use.text}` is defined by itself",
                       notes=(Note("the definition", bound.span or bound.expr.span),))
         bound.busy = True
         try:
-            value = self._label(self.raw(bound.expr, bound.env, wanted), bound)
-            if bound.annotation is not None:
-                value = self.coerce(value, bound.annotation, bound.expr, bound.env)
-            if bound.range is not None:
-                self.check_range(value, bound.range, bound.env, bound.expr.span)
-        except Failed as failure:
-            bound.results[wanted] = failure
+            value = self._thunk(bound, wanted)
+        except Failed:
+            bound.failed = True
             raise
         finally:
             bound.busy = False
-        bound.results[wanted] = value
+        bound.results[ANYTHING if isinstance(value, Stream) else wanted] = value
+        return value
+
+    def _thunk(self, bound: Thunk, wanted: Expect) -> Any:
+        """The value of a thunk that has none yet for this expectation."""
+        if isinstance(bound.results.get(ANYTHING), Stream):
+            return bound.results[ANYTHING]  # evaluating it again would record its steps again
+        value = self._label(self.raw(bound.expr, bound.env, wanted), bound)
+        if bound.annotation is not None:
+            value = self.coerce(value, bound.annotation, bound.expr, bound.env)
+        if bound.range is not None:
+            self.check_range(value, bound.range, bound.env, bound.expr.span)
         return value
 
     def _label(self, value: Any, bound: Thunk) -> Any:
@@ -223,9 +261,12 @@ class Evaluator:
             self.fail("MX301", range.span, "the ends of a range are numbers")
         if low > high:
             self.fail("MX302", range.span, f"the range {low}..{high} is empty")
-        if is_number(value) and not low <= value <= high:
-            self.fail("MX302", span, f"{value} is outside {low}..{high}",
-                      notes=(Note("the range", range.span),))
+        notes = (Note("the range", range.span),)
+        if not is_number(value):
+            self.fail("MX301", span, f"expected a number in {low}..{high}, found "
+                      f"{described(value)}", notes=notes)
+        if not low <= value <= high:
+            self.fail("MX302", span, f"{value} is outside {low}..{high}", notes=notes)
 
     # ---------------------------------------------------------------------------------- types
 
@@ -233,10 +274,12 @@ class Evaluator:
         """Whether coerce would take the value."""
         if not expect.kinds or (expect.optional and isinstance(value, NoTerm)):
             return True
+        if isinstance(value, str):
+            return value in expect.words
+        if isinstance(value, Constructors):
+            return bool(expect.kinds & value.by_kind.keys())
         kind = kind_of(value)
-        if kind in expect.kinds or (expect.number in (float, Fraction) and is_number(value)):
-            return True
-        return isinstance(value, Constructors) and bool(expect.kinds & value.by_kind.keys())
+        return kind in expect.kinds or (expect.number in (float, Fraction) and is_number(value))
 
     def coerce(self, value: Any, expect: Expect, expr: ast.Expr, env: Env) -> Any:
         """The value as its place takes it, or a diagnostic."""
@@ -250,34 +293,29 @@ class Evaluator:
             return None
         if expect.item is not None:
             return self._items(value, expect.item, expr, env)
-        if isinstance(value, RecurrenceRule):
-            self.fail("MX502", self.blame(expr, env),
-                      f"the recurrence rule `{value.definition.name.id}` is not implemented yet",
-                      help="write it as a point of recurrence(...), where it is one")
         return value
 
     def _items(self, value: Any, item: Expect, expr: ast.Expr, env: Env) -> tuple[Any, ...]:
         """Items that were made before their place was known, each once."""
-        seen: dict[int, Any] = {}
+        seen: dict[int, Any] = {id(BROKEN): BROKEN}
         for part in value:
             if id(part) not in seen:
                 seen[id(part)] = self.coerce(part, item, expr, env)
         return tuple(seen[id(part)] for part in value)
 
     def mismatch(self, value: Any, expect: Expect, expr: ast.Expr, env: Env) -> None:
-        found = self.article(value)
+        found = described(value)
         if isinstance(value, int | Fraction | str) and not isinstance(value, bool):
             found += f" ({value})"
         help = None
-        if expect.item is not None:
-            help = "write it in brackets: [...]"
-        elif isinstance(value, Closure):
+        if isinstance(value, Closure):
             help = f"call it: {value.name}(...)"
+        elif isinstance(value, str):
+            help = did_you_mean(value, expect.words)
+        elif expect.item is not None:
+            help = "write it in brackets: [...]"
         self.fail("MX301", self.blame(expr, env),
                   f"expected {expect.describe()}, found {found}", help=help)
-
-    def article(self, value: Any) -> str:
-        return with_article(kind_of(value))
 
     def blame(self, expr: ast.Expr, env: Env) -> Span:
         """The place to mend: where a name is the argument of a function, what was passed."""
@@ -291,13 +329,7 @@ class Evaluator:
     # --------------------------------------------------------------------------------- bounds
 
     def spend(self, steps: int, span: Span) -> None:
-        self._steps += steps
-        if self._steps > STEP_LIMIT:
-            if not self._exhausted:
-                self._exhausted = True
-                self.report("MX011", span, f"the spec takes more than {STEP_LIMIT:,} steps to "
-                            "evaluate", help="it doubles somewhere: f(x) = g(g(x))")
-            raise Failed
+        self.budget.spend(steps, span, self.report)
 
     def fail(
         self,
@@ -310,13 +342,3 @@ class Evaluator:
     ) -> Any:
         self.report(code, span, message, help=help, notes=notes)
         raise Failed
-
-
-def _lists(expr: ast.Expr) -> bool:
-    """Whether an operand of + or * may be a list, by its form."""
-    return not isinstance(expr, ast.Number | ast.Boolean | ast.Unary)
-
-
-
-
-

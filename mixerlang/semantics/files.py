@@ -27,7 +27,8 @@ def read_source(
     file = real or Path(path)
     try:
         if not file.is_file():
-            what = "is a directory" if file.is_dir() else "does not exist"
+            what = "is a directory" if file.is_dir() else "is no file"
+            what = what if file.exists() else "does not exist"
             diagnostics.add("MX001", span, f"`{printable(path)}` {what}")
             return None
         with file.open("rb") as stream:
@@ -36,6 +37,13 @@ def read_source(
         reason = getattr(error, "strerror", None) or str(error)
         diagnostics.add("MX001", span, f"`{printable(path)}` cannot be read: {reason}")
         return None
+    return decode(path, data, diagnostics, span)
+
+
+def decode(
+    path: str, data: bytes, diagnostics: Diagnostics, span: Span | None = None
+) -> Source | None:
+    """The text of a file from its bytes, or None with what is wrong reported at `span`."""
     if len(data) > FILE_LIMIT:
         diagnostics.add("MX003", span, f"`{printable(path)}` is larger than 128 KiB",
                         help="a spec is one screen of text; split it into imported files")
@@ -50,8 +58,7 @@ def read_source(
 
 def printable(path: str) -> str:
     """A path that stays on its line, whatever bytes it holds."""
-    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in path)
 
 
 def resolve_import(
@@ -62,9 +69,10 @@ def resolve_import(
         diagnostics.add("MX001", path.span, "an import names a file")
         return None
     target = Path(os.path.realpath(importer.parent / path.value))
-    if not target.is_relative_to(root):
-        diagnostics.add("MX004", path.span, "an import stays inside the project",
-                        help="the project is the folder of the file given, or --root")
+    if os.path.isabs(path.value) or not target.is_relative_to(root):
+        diagnostics.add("MX004", path.span, "an import leaves the project",
+                        help="paths are relative to the importing file, and stay inside the folder "
+                        "of the file given, or --root")
         return None
     return target
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,17 @@ from ..diagnostics import Diagnostics, Note
 from ..primitives import RESERVED, Origin
 from ..source import Source, Span
 from ..syntax import ast, parse
+from . import registry
 from .files import TOTAL_LIMIT, prelude, read_source, resolve_import
 from .values import BlockValue, Closure, Env, RecurrenceRule, Thunk
+
+DEPTH_LIMIT = 100
+HEAD = re.compile(
+    r"(?:^|[;{])[ \t]*(let\b|param\b|mixer\b|block\b|recurrence\b|model\b|)[ \t]*"
+    r"([A-Za-z_][A-Za-z0-9_]*)(?!\w)",
+    re.MULTILINE,
+)
+"""What a line may define, whatever else is wrong with it: its keyword and its name."""
 
 Definition = ast.Let | ast.MixerDef | ast.BlockDef | ast.RecurrenceDef
 
@@ -25,12 +35,18 @@ class Module:
     env: Env
     models: list[ast.Model] = field(default_factory=list)
     imports: list[Module] = field(default_factory=list)
+    broken: frozenset[str] = frozenset()
+    """Names that head statements which the parser reported and left out."""
 
-    def files(self) -> list[Source]:
-        """This file and everything it imports, each once."""
-        found = {self.source.path: self.source}
-        for module in self.imports:
-            found.update({source.path: source for source in module.files()})
+    def all(self) -> list[Module]:
+        """This module and everything it imports, each once."""
+        found = {id(self): self}
+        stack = [self]
+        while stack:
+            for module in stack.pop().imports:
+                if id(module) not in found:
+                    found[id(module)] = module
+                    stack.append(module)
         return list(found.values())
 
 
@@ -54,6 +70,10 @@ class Loader:
             self.diagnostics.add("MX005", span, f"imports form a cycle: {names}",
                                  help="move what both need into a third file")
             return None
+        if len(self._loading) >= DEPTH_LIMIT:
+            self.diagnostics.add("MX010", span, f"imports nest more than {DEPTH_LIMIT} deep",
+                                 help="import from one place what several files need")
+            return None
         if real not in self._loaded:
             self._loading.append(real)
             self._loaded[real] = self._read(path, real, span)
@@ -73,17 +93,30 @@ class Loader:
     def module(self, source: Source, real: Path) -> Module:
         """The module of a text that has been read."""
         file, problems = parse(source)
-        self.diagnostics.extend(problems.sorted())
+        self.diagnostics.extend(problems)
         imported = Env({}, self.prelude)
         module = Module(source, file, Env({}, imported))
         self._check_names(file)
+        define_all(file, module.env)
+        malformed = {item.span.start for item in problems if item.code == "MX105" and item.span}
+        if problems.errors:
+            module.broken = self._broken(source)
+            for name in module.broken:
+                imported.names[name] = Thunk(ast.Name(file.span, name), imported, failed=True)
         for statement in file.statements:
             if isinstance(statement, ast.Import):
-                self._import(statement, module, imported, real)
+                span = statement.path.span
+                if malformed.isdisjoint(range(span.start, span.end)):
+                    self._import(statement, module, imported, real)
             elif isinstance(statement, ast.Model):
                 module.models.append(statement)
-        define_all(file, module.env)
         return module
+
+    def _broken(self, source: Source) -> frozenset[str]:
+        """Names that a file with syntax errors may have meant to define: their use is no error."""
+        provided = registry.constructors().keys() | self.prelude.names.keys()
+        heads = HEAD.findall(source.text)
+        return frozenset(name for keyword, name in heads if keyword or name not in provided)
 
     def _import(
         self, statement: ast.Import, module: Module, imported: Env, importer: Path
@@ -97,13 +130,20 @@ class Loader:
         if other is None or other in module.imports:
             return
         module.imports.append(other)
-        for name, value in other.env.names.items():
-            if name in imported.names and imported.names[name] is not value:
-                self.diagnostics.add(
-                    "MX006", statement.path.span, f"`{name}` comes from two imports",
-                    help="rename one of them, or define the name in this file",
-                )
-            imported.names.setdefault(name, value)
+        twice = [
+            name
+            for name in other.env.names
+            if name in imported.names
+            and name not in module.env.names
+            and name not in module.broken
+        ]
+        if twice:
+            names = ", ".join(f"`{name}`" for name in twice[:10])
+            self.diagnostics.add(
+                "MX006", statement.path.span, f"{names} comes from another import too",
+                help="rename one of them, or define the name in this file",
+            )
+        imported.names = {**other.env.names, **imported.names}
 
     def _check_names(self, file: ast.File) -> None:
         """Names of definitions: not reserved, each once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..diagnostics import Diagnostics
 from ..diagnostics.suggest import did_you_mean
 from ..source import Source
 from ..syntax import ast
+from .budget import Budget
 from .files import printable
 from .model import ModelResolver
 from .modules import Loader, Module
@@ -21,29 +22,33 @@ from .resolved import ResolvedModel
 
 @dataclass(frozen=True)
 class Project:
-    """A file, everything it imports, and the models it holds that have no error of their own."""
+    """A file, everything it imports, and the models it holds."""
 
     path: str
     module: Module | None
     diagnostics: Diagnostics
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def sources(self) -> list[Source]:
         """The files of the spec, the one given first."""
-        return [] if self.module is None else self.module.files()
+        return [] if self.module is None else [module.source for module in self.module.all()]
 
     @property
     def models(self) -> dict[str, ast.Model]:
-        if self.module is None:
-            return {}
-        return {model.name.id: model for model in reversed(self.module.models)}
+        """By name, in the order of the file; of two with one name the first."""
+        found: dict[str, ast.Model] = {}
+        for model in [] if self.module is None else self.module.models:
+            found.setdefault(model.name.id, model)
+        return found
 
     def resolve(
         self, model: ast.Model, settings: Mapping[str, Any] | None = None
     ) -> ResolvedModel | None:
         """One model with its params set; what is wrong goes to `diagnostics`."""
         assert self.module is not None
-        return ModelResolver(self.module, model, settings or {}, self.diagnostics).resolve()
+        resolver = ModelResolver(self.module, model, settings or {}, self.diagnostics, self.budget)
+        return resolver.resolve()
 
     def choose(self, name: str | None) -> ast.Model | None:
         """The model of a name, or the only one."""
@@ -61,9 +66,15 @@ class Project:
             text = f"`{printable(self.path)}` holds several models: {listed}"
         else:
             help, text = "write model name { ... }", f"`{printable(self.path)}` holds no model"
-        if self.module is not None:
+        if not self._is_broken(name):
             self.diagnostics.add("MX207", None, text, help=help)
         return None
+
+    def _is_broken(self, name: str | None) -> bool:
+        """Whether what is reported already may be why there is no such model."""
+        if self.module is None:
+            return True
+        return bool(self.module.broken) if name is None else name in self.module.broken
 
 
 def split_spec(spec: str | os.PathLike[str]) -> tuple[str, str | None]:
@@ -78,11 +89,13 @@ def split_spec(spec: str | os.PathLike[str]) -> tuple[str, str | None]:
 def open_project(path: str, root: str | os.PathLike[str] | None = None) -> Project:
     """Read a file and its imports. Imports stay inside `root`, by default the file's folder."""
     diagnostics = Diagnostics()
-    real = Path(os.path.realpath(path)) if "\0" not in path else Path(path)
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError:  # no path at all: reading it says so
+        real = Path(path)
     bound = Path(os.path.realpath(root)) if root is not None else real.parent
     loader = Loader(bound, diagnostics)
-    module = loader.load(path, real)
-    return _checked(Project(path, module, diagnostics))
+    return _checked(Project(path, loader.load(path, real), diagnostics))
 
 
 def open_text(text: str, path: str = "<text>") -> Project:
@@ -95,17 +108,6 @@ def open_text(text: str, path: str = "<text>") -> Project:
 
 def _checked(project: Project) -> Project:
     if project.module is not None:
-        for module in [project.module, *_imported(project.module)]:
+        for module in project.module.all():
             Names(module, project.diagnostics)
     return project
-
-
-def _imported(module: Module) -> list[Module]:
-    found: list[Module] = []
-    stack = list(module.imports)
-    while stack:
-        other = stack.pop()
-        if other not in found:
-            found.append(other)
-            stack.extend(other.imports)
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,12 @@ def constructors() -> dict[str, dict[str, type[Term]]]:
     return found
 
 
+def ranked(kinds: Iterable[str]) -> list[str]:
+    """Kinds that a name may have, the preferred ones first."""
+    place = {kind: i for i, kind in enumerate(PREFERENCE)}
+    return sorted(kinds, key=lambda kind: place.get(kind, len(place)))
+
+
 def preset(name: str, term: type[Term]) -> dict[str, Any]:
     """Fields that the name itself gives: `silu` is Activation(function="silu")."""
     return {"function": name} if term is Activation else {}
@@ -51,5 +58,5 @@ def words() -> frozenset[str]:
     return frozenset(found)
 
 
-def annotations() -> list[str]:
+def annotation_names() -> list[str]:
     return sorted([*ANNOTATIONS, *kinds()])

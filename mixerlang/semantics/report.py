@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..diagnostics import Diagnostics, Note
 from ..source import Span
 
@@ -11,6 +13,12 @@ PRELUDE = "prelude/"
 
 def provided(span: Span | None) -> bool:
     return span is not None and span.source.path.startswith(PRELUDE)
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a`, `b` and `c`."""
+    *head, last = names
+    return f"{', '.join(head)} and {last}" if head else last
 
 
 class Reporter:
@@ -29,9 +37,13 @@ class Reporter:
         help: str | None = None,
         notes: tuple[Note, ...] = (),
     ) -> None:
-        place = span
-        if provided(span):
-            place = next((call for call in reversed(self.calls) if not provided(call)), span)
-            if place is not span:
-                notes = (*notes, Note("the rule is in this provided definition", span))
+        place = None if span is None else self.place(span)
+        if place is not span:
+            notes = (*notes, Note("the rule is in this provided definition", span))
         self.diagnostics.add(code, place, message, help=help, notes=notes)
+
+    def place(self, span: Span) -> Span:
+        """The span itself, or the user's call that led into a provided definition."""
+        if not provided(span):
+            return span
+        return next((call for call in reversed(self.calls) if not provided(call)), span)

@@ -23,10 +23,14 @@ class ResolvedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """fields: with `final_norm` as it applies. params: values in force, by name."""
+    """fields: with `final_norm` as it applies. params: values in force, by name.
+
+    partial: whether layers are left out, because something is wrong with them.
+    """
 
     name: str
     fields: ModelFields
     params: dict[str, object]
     layers: tuple[ResolvedLayer, ...]
     span: Span
+    partial: bool = False

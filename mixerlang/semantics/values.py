@@ -10,22 +10,39 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ..primitives import Term
-from ..primitives.combine import Block
+from ..primitives.combine import Block, Tied
 from ..source import Span
 from ..syntax import ast
-from .expect import BOOL, INT, LIST, NUMBER, STREAM, WORD, Expect
+from .expect import BOOL, INT, LIST, NUMBER, STREAM, WORD, Expect, with_article
+
+BLOCK_PARTS = ("mixer", "ffn", "norm")
+"""What a layer hands to its block."""
 
 
 class Failed(Exception):
     """An expression has no value; what is wrong has been reported."""
 
 
+class Broken:
+    """Stands in a list for an item without a value, so that the others are still looked at."""
+
+    kind: ClassVar[str] = "broken"
+
+
+BROKEN = Broken()
+
+
 @dataclass(eq=False, slots=True)
 class Env:
-    """Names of one scope over those of an outer one."""
+    """Names of one scope over those of an outer one.
+
+    The scope of a call knows what it is a call of, and the scope that the call stands in.
+    """
 
     names: dict[str, Thunk | Any]
     outer: Env | None = None
+    callee: Closure | None = None
+    caller: Env | None = None
 
     def find(self, name: str) -> Any:
         """The nearest binding of a name, or None."""
@@ -44,12 +61,22 @@ class Env:
             env = env.outer
         return names
 
+    def inside(self, closure: Closure) -> bool:
+        """Whether this is, or was called from, the scope of a call of `closure`."""
+        env: Env | None = self
+        while env is not None:
+            if env.callee is closure:
+                return True
+            env = env.caller
+        return False
+
 
 @dataclass(eq=False, slots=True)
 class Thunk:
     """An expression in its scope, evaluated when first used, as its use expects.
 
     label: what a `let` calls the value. argument: whether it is a parameter of a function.
+    failed: whether it has no value, which has been reported.
     """
 
     expr: ast.Expr
@@ -61,6 +88,7 @@ class Thunk:
     results: dict[Expect, Any] = field(default_factory=dict)
     busy: bool = False
     used: bool = False
+    failed: bool = False
     span: Span | None = None
 
 
@@ -80,7 +108,12 @@ class BlockValue(Block):
 
     definition: ast.BlockDef = Field(exclude=True)
     env: Env = Field(exclude=True)
-    given: Mapping[str, Any] = Field(default_factory=dict)
+    given: Mapping[str, Thunk] = Field(default_factory=dict, exclude=True)
+
+    @property
+    def further(self) -> tuple[ast.Parameter, ...]:
+        """The parameters beside the parts of a layer."""
+        return tuple(p for p in self.definition.parameters if p.name.id not in BLOCK_PARTS)
 
     __hash__ = object.__hash__
 
@@ -128,5 +161,14 @@ def kind_of(value: Any) -> str:
         return "function"
     if isinstance(value, RecurrenceRule):
         return "mixer"
+    if isinstance(value, Tied):
+        return kind_of(value.value)
     kind: str = value.kind
     return kind
+
+
+def described(value: Any) -> str:
+    """A value for a message: `a keep`, or a provided name that was not called."""
+    if isinstance(value, Constructors):
+        return f"`{value.word}`"
+    return with_article(kind_of(value))

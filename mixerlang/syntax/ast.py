@@ -22,10 +22,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Number(Node):
-    """An exact literal; `integer` is false for one written with a point or an exponent."""
+    """An exact literal; `integer` is false for one written with a point or an exponent.
+
+    `sound` is false for one that was reported, and then the value says nothing.
+    """
 
     value: Fraction
     integer: bool
+    sound: bool = True
 
 
 @dataclass(frozen=True, slots=True)

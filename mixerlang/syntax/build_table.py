@@ -16,7 +16,7 @@ from lark import Lark
 from lark.common import ParserConf
 from lark.grammar import Rule, Symbol
 from lark.lexer import PatternStr, TerminalDef, Token
-from lark.parsers.lalr_analysis import IntParseTable, LALR_Analyzer, Reduce
+from lark.parsers.lalr_analysis import LALR_Analyzer, ParseTableBase, Reduce
 
 from .table import PATH, START
 
@@ -39,14 +39,15 @@ def build() -> str:
     )
     rules = {rule: i for i, rule in enumerate(grammar.rules)}
     # `strict` makes a shift/reduce conflict an error; lark alone would shift silently.
-    analyzer = LALR_Analyzer(ParserConf(grammar.rules, {r: None for r in rules}, [START]), strict=True)
+    analyzer: Any = LALR_Analyzer(ParserConf(grammar.rules, {}, [START]), strict=True)
     analyzer.compute_lalr()
     states, end = _states(analyzer.parse_table, rules)
+    terminals = list(grammar.terminals)
     return _dump(
         {
-            "terminals": [[t.name, t.pattern.to_regexp()] for t in _regexes(grammar.terminals)],
-            "keywords": dict(_keywords(grammar.terminals)),
-            "literals": {t.name: t.pattern.value for t in _literals(grammar.terminals)},
+            "terminals": [[t.name, t.pattern.to_regexp()] for t in _regexes(terminals)],
+            "keywords": dict(_keywords(terminals)),
+            "literals": {t.name: t.pattern.value for t in _literals(terminals)},
             "rules": [[r.origin.name, len(r.expansion), _action(r), _take(r)] for r in rules],
             "end": end,
             "states": states,
@@ -105,7 +106,7 @@ def _dropped(symbol: Symbol) -> bool:
     return bool(symbol.is_term and symbol.filter_out)  # type: ignore[attr-defined]
 
 
-def _states(table: IntParseTable, rules: dict[Rule, int]) -> tuple[list[dict[str, int]], int]:
+def _states(table: ParseTableBase[Any], rules: dict[Rule, int]) -> tuple[list[dict[str, int]], int]:
     """Actions per state: a state to go to, or ~rule to reduce. Numbered breadth first from the
     start over sorted symbols, because lark's own numbers differ from run to run."""
     order = [table.start_states[START]]

@@ -141,9 +141,7 @@ class Builder:
     def negation(self, span: Span, op: Token, operand: ast.Expr) -> ast.Unary:
         return ast.Unary(span, self._op(op), operand)
 
-    def call(
-        self, span: Span, function: ast.Expr, arguments: tuple[ast.Argument, ...]
-    ) -> ast.Call:
+    def call(self, span: Span, function: ast.Expr, arguments: tuple[ast.Argument, ...]) -> ast.Call:
         return ast.Call(span, function, arguments)
 
     def arguments(self, span: Span, *arguments: ast.Argument) -> tuple[ast.Argument, ...]:
@@ -169,16 +167,24 @@ class Builder:
         if problem:
             message = f"number {quote(token.text, 24)} is out of bounds: {problem}"
             self.diagnostics.add("MX013", span, message)
-        return ast.Number(span, value, token.text.replace("_", "").isdigit())
+        sound = problem is None and not token.faulty
+        return ast.Number(span, value, token.text.replace("_", "").isdigit(), sound)
 
     def string(self, span: Span, token: Token) -> ast.String:
-        body = token.text[1:-1]
-        bad = next((m for m in re.finditer(r"\\(.)", body) if m[1] not in ESCAPES), None)
-        if bad and not token.faulty:
-            place = Span(self.source, span.start + 1 + bad.start(), span.start + 1 + bad.end())
-            help = r'the escapes are \", \\, \n and \t'
-            self.diagnostics.add("MX105", place, f"unknown escape {quote(bad[0])}", help=help)
-        return ast.String(span, re.sub(r"\\(.)", lambda m: ESCAPES.get(m[1], m[1]), body))
+        if not token.faulty:
+            self._check_string(span)
+        value = re.sub(r"\\(.)", lambda m: ESCAPES.get(m[1], m[1]), token.text[1:-1])
+        return ast.String(span, value)
+
+    def _check_string(self, span: Span) -> None:
+        for match in re.finditer(r"\\.|.", span.text):
+            text, start = match[0], span.start + match.start()
+            place = Span(self.source, start, start + len(text))
+            if text[0] == "\\" and text[1] not in ESCAPES:
+                help = "the escapes are " + ", ".join(f"`\\{char}`" for char in ESCAPES)
+                self.diagnostics.add("MX105", place, f"unknown escape {quote(text)}", help=help)
+            elif not text.isprintable():
+                self.diagnostics.add("MX105", place, f"{quote(text)} in a string")
 
     # --- tokens -------------------------------------------------------------------------------
 

@@ -57,7 +57,8 @@ def arrange(tokens: list[Token]) -> Layout:
 def heads_statement(words: list[Token], i: int) -> bool:
     """Whether the i-th word can stand at the head of a statement alone."""
     word = words[i]
-    return word.kind in HEADS or (word.kind == "NAME" and words[i + 1].kind in ASSIGNS)
+    # No expression takes an index, so `layers[0]` at the head of a line starts `layers[0] = ...`.
+    return word.kind in HEADS or (word.kind == "NAME" and words[i + 1].kind in ASSIGNS | {"LSQB"})
 
 
 def _words(tokens: list[Token]) -> list[Token]:
@@ -94,6 +95,7 @@ class _Arranger:
         self.following = _following(words)
         self.out = Layout()
         self.depth = 0
+        self.loose = False  # whether a bracket of this statement is never closed
         self.braces: list[int] = []  # positions of open `{` in out.words
 
     def run(self) -> Layout:
@@ -113,6 +115,8 @@ class _Arranger:
             return
         if self.raw[i].text == "\n":
             if self.depth or self.raw[following].kind == "LBRACE":
+                return
+            if self.loose and not heads_statement(self.raw, following):
                 return
             if last in CONTINUES and not self._breaks_off(last, following):
                 return
@@ -145,8 +149,9 @@ class _Arranger:
         here = len(self.out.words) - 1
         if word.kind in OPENERS and not paired:
             self.out.unclosed.add(word.start)
-        if word.kind in {"LPAR", "LSQB"} and paired:
-            self.depth += 1
+        if word.kind in {"LPAR", "LSQB"}:
+            self.depth += paired
+            self.loose |= not paired
         elif word.kind == "LBRACE":
             self.braces.append(here)
         elif word.kind == "RBRACE":
@@ -156,6 +161,8 @@ class _Arranger:
                 self.out.strays.append(here)
 
     def _put(self, word: Token) -> None:
+        if word.kind in {END, "LBRACE", "RBRACE"}:
+            self.loose = False
         self.out.words.append(word)
         self.out.depths.append(self.depth)
 

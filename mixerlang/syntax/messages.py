@@ -26,7 +26,7 @@ STARTS_EXPRESSION = frozenset(
 )
 # Always possible behind an operand, so worth a word only if nothing else is.
 GOES_ON = OPERATORS - {"_RANGE"} | {"LPAR", "LSQB", "_DOT", "IN", "COLON"}
-ENDS = frozenset({END, EOF, "RBRACE", "LBRACE", "RPAR", "RSQB"}) | HEADS
+ENDS = frozenset({END, EOF, "RBRACE", "LBRACE", "RPAR", "RSQB"}) | ASSIGNS | HEADS
 
 WHERE = {
     "": "at the top level",
@@ -100,7 +100,8 @@ def _misplaced(mistake: Mistake, diagnostics: Diagnostics) -> None:
     word = mistake.word
     what = quote(word.text)
     if word.kind == "NAME":
-        what = f"`{word.text} {mistake.words[mistake.at + 1].text} ...`"
+        op = mistake.words[mistake.at + 1].text
+        what = f"`{word.text}[...]`" if op == "[" else f"`{word.text} {op} ...`"
     message = f"{what} does not belong {WHERE[mistake.body]}"
     help = BELONGS.get(word.kind, "it belongs at the top level")
     diagnostics.add("MX106", mistake.span, message, help=help)
@@ -133,7 +134,7 @@ def _one_of(mistake: Mistake) -> str:
         said.append(NAMES[END])
     if kinds & {"RPAR", "COMMA"}:
         kinds -= ASSIGNS  # the `=` of a named argument
-    said = sorted(map(_name, kinds), key=lambda name: (name == "`,`", name)) + said
+    said = sorted(map(_name, kinds), key=lambda name: (name == "`,`", len(name), name)) + said
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} or {said[-1]}"
 
 

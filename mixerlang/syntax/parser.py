@@ -20,10 +20,10 @@ from .tokens import Token, tokenize
 SIZE = 128 * 1024
 """Bytes of one file."""
 HEIGHT = 200
-"""Operations inside one another in an expression; `a + b + c` is two high. Walkers that recurse a
-few frames a level stay within Python's own limit."""
+"""Nodes of the tree inside one another in an expression: `a + b + c` is two high, `f(g(x))` four.
+Walkers that recurse a few frames a node stay within Python's own limit."""
 
-RAISING = frozenset({"binary", "negation", "call", "attribute", "list"})
+RAISING = frozenset({"binary", "negation", "call", "argument", "attribute", "list"})
 """The rules that make an expression higher."""
 BODIES = frozenset({"MODEL", "_BLOCK", "_RECURRENCE"})
 
@@ -152,11 +152,12 @@ class _Parser:
 
     def _too_deep(self, at: int) -> int:
         message = f"brackets nest more than {NEST} deep"
-        self.diagnostics.add("MX010", self._span(at), message, help="name the inner parts with `let`")
+        help = "name the inner parts with `let`"
+        self.diagnostics.add("MX010", self._span(at), message, help=help)
         return self._recover(at)
 
     def _too_high(self, at: int) -> int:
-        message = f"more than {HEIGHT} operations inside one another"
+        message = f"expression is more than {HEIGHT} levels deep"
         help = "name parts with `let`, or repeat lists with `* n`"
         self.diagnostics.add("MX010", self._span(at - 1), message, help=help)
         return self._recover(at, whole=True)
@@ -189,7 +190,7 @@ class _Parser:
             kind = self.words[i].kind
             if not whole and i > at and self._accepts(self.states, kind):
                 return i
-            for size in range(len(self.states), 0, -1):
+            for size in self._sizes(kind):
                 action = self.table[self.states[size - 1]].get(ERROR)
                 if action is not None and self._accepts(self.states[:size], ERROR, kind):
                     self._replace(size, action, self.words[i].start)
@@ -205,6 +206,13 @@ class _Parser:
             if kind in {END, "LBRACE", "RBRACE", EOF} and not self.layout.depths[at]:
                 yield at
             at = self.layout.partners.get(at, at) + 1
+
+    def _sizes(self, kind: str) -> Iterator[int]:
+        """How many states recovery may keep: all those of the body it is in, save at the end."""
+        for size in range(len(self.states), 0, -1):
+            yield size
+            if size > 1 and kind != EOF and _kind(self.pieces[size - 2]) == "LBRACE":
+                return
 
     def _replace(self, size: int, action: int, start: int) -> None:
         """Put _ERROR in the place of all but the first `size` states."""

@@ -48,7 +48,7 @@ FOREIGN = {
 # Tried where no pattern of the grammar matches, in this order.
 FAULTS = {
     "BAD_NUMBER": r"\.?[0-9](?:[eE][+-][0-9]|\w|\.(?!\.))*",
-    "BAD_STRING": r"\"(?:[^\"\\\n]|\\[^\n])*|'[^'\n]*'?|“[^”\n]*”?",
+    "BAD_STRING": r"\"[^\n]*|'[^'\n]*'?|“[^”\n]*”?",
     "BAD_NAME": r"[^\W\d]\w*",
     UNKNOWN: r"(?P<_char>[\s\S])(?P=_char)*",
 }

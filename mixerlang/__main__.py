@@ -1,0 +1,5 @@
+"""`python -m mixerlang`."""
+
+from .cli import main
+
+main()

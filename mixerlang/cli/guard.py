@@ -1,0 +1,58 @@
+"""What commands raise, and how a process ends: 0 fine, 1 errors, 2 usage, 130 on Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import MixerlangError, SpecError
+from .output import print_failure, print_json, report
+
+JSON = "mixerlang.json"
+"""Where the option --json leaves its value in a context."""
+
+
+class CommandError(MixerlangError):
+    """A command cannot do what it was asked to."""
+
+    def __init__(self, message: str, help: str | None = None) -> None:
+        self.help = help
+        super().__init__(message)
+
+
+class Commands(TyperGroup):
+    """Turns exceptions into messages and exit codes, for every command alike."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # the reader has left, `mixerlang list | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except (MixerlangError, OSError) as error:
+            tell(error, bool(ctx.meta.get(JSON)))
+            raise typer.Exit(1) from None
+
+
+def tell(error: MixerlangError | OSError, json: bool) -> None:
+    """Say what went wrong. With --json the answer is then a list of diagnostics."""
+    if isinstance(error, SpecError):
+        if json:
+            print_json(error.diagnostics)
+        else:
+            report(error.diagnostics)
+        return
+    message, help = str(error), getattr(error, "help", None)
+    if isinstance(error, OSError) and error.strerror:
+        name = f"`{error.filename}`: " if error.filename else ""
+        message = f"{name}{error.strerror}"
+    print_failure(message, help, json)

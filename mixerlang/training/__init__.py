@@ -1,0 +1,24 @@
+"""A small training loop on real text: readable, logged, resumed to the last digit."""
+
+from .checkpoint import Checkpoints
+from .config import TrainConfig
+from .data import Corpus
+from .errors import CheckpointError, CorpusError, DivergenceError, TrainingError
+from .events import Event, Result
+from .loop import train
+from .sources import CORPORA, open_corpus
+
+__all__ = [
+    "CORPORA",
+    "CheckpointError",
+    "Checkpoints",
+    "Corpus",
+    "CorpusError",
+    "DivergenceError",
+    "Event",
+    "Result",
+    "TrainConfig",
+    "TrainingError",
+    "open_corpus",
+    "train",
+]

@@ -1,0 +1,122 @@
+"""What the analyzer says is what the compiled models have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mixerlang.analysis import analyze
+from mixerlang.ir.graph import Graph
+from mixerlang.pipeline import build_graph
+from mixerlang.runtime.load import load
+
+ROOT = Path(__file__).resolve().parents[2]
+PAPER = sorted((ROOT / "specs/paper").glob("*.mix"))
+TINY = sorted((ROOT / "specs/tiny").glob("*.mix"))
+
+KEEPS = [
+    "full",
+    "window(8)",
+    "sinks(4)",
+    "strided(4)",
+    "dilated(4, 2)",
+    "window(8) | sinks(2)",
+    "window(16) & strided(2)",
+    "window(16) & (sinks(4) | strided(2))",
+    "window(8) | learned(budget=6, sinks=2)",
+    "window(8) | learned(budget=6, scorer=cnn(kernels=[5, 3], dilations=[1, 2]))",
+    "window(8) | evict(tova, budget=5)",
+    "window(8) | evict(h2o, budget=5)",
+    "window(8) | evict(norm, budget=5)",
+    "window(8) | evict(random, budget=5)",
+    "evict(tova, budget=5)",
+    "blocks(8, top=4)",
+    "blocks(8, top=4, score=mlp)",
+    "window(5) | blocks(8, top=4)",
+    "compressed(8)",
+    "compressed(8, stride=4, map=mlp)",
+    "gated(compressed(8), blocks(8, top=4), window(12))",
+    "gated(compressed(8, stride=4, map=mlp), blocks(8, top=4, score=compressed), window(12))",
+    "gated(window(8) | learned(budget=6, sinks=2), window(12) | evict(tova, budget=3))",
+    "by_head([full, window(8)])",
+    "by_head([window(8), window(8)])",
+    "by_head([window(8) | learned(budget=6, sinks=2), window(8)])",
+]
+BYTES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def graph_of(path: Path) -> Graph:
+    graph, diagnostics = build_graph(path)
+    assert graph is not None, [item.message for item in diagnostics]
+    return graph
+
+
+@pytest.fixture(autouse=True, scope="module")
+def folder_of_generated_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MIXERLANG_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+def assert_same_caches(path: Path, lengths: tuple[int, ...]) -> None:
+    graph, model = graph_of(path), load(path, device="meta")
+    for length in lengths:
+        for name, dtype in BYTES.items():
+            cache = model.new_cache(3, max_length=length, dtype=dtype)
+            said = analyze(graph, batch=3, length=length, dtype=name).total.cache_bytes
+            assert said == cache.nbytes, (length, name)
+
+
+def solved(a: tuple[int, ...], b: tuple[int, ...], *_: object, **__: object) -> int:
+    """torch counts a triangular system as nothing; here as the product that it undoes."""
+    return 2 * torch.Size(a).numel() * b[-1]
+
+
+def counted_flops(model: nn.Module, batch: int, length: int) -> int:
+    """Forward FLOPs as torch counts them while the model runs."""
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.linalg_solve_triangular: solved}
+    )
+    tokens = torch.zeros(batch, length, dtype=torch.int64)
+    with sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
+        model.eval()(tokens)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
+def test_flops_of_the_tiny_models(path: Path) -> None:
+    graph, model = graph_of(path), load(path)
+    for batch, length in ((2, 128), (1, 77)):
+        said = analyze(graph, batch, length).total.flops_forward_dense
+        assert said == counted_flops(model, batch, length)
+
+
+@pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
+def test_cache_of_the_tiny_models(path: Path) -> None:
+    assert_same_caches(path, (1, 5, 100, 700))
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_costs_of_every_keep(keep: str, tmp_path: Path) -> None:
+    path = tmp_path / "keep.mix"
+    path.write_text("model m { vocab = 256; dim = 32; context = 64; layers = ["
+                    f"attention(heads=4, kv_heads=2, value_dim=12, keep={keep})] }}")
+    assert_same_caches(path, (1, 3, 7, 8, 20, 300))
+    graph, model = graph_of(path), load(path)
+    assert graph.parameters() == model.num_parameters()
+    for batch, length in ((2, 48), (1, 53), (1, 5)):
+        said = analyze(graph, batch, length).total.flops_forward_dense
+        assert said == counted_flops(model, batch, length)
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_parameters_of_the_paper_models(path: Path) -> None:
+    model = load(path, device="meta")
+    assert model.num_parameters() == graph_of(path).parameters()
