@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -99,14 +100,16 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
 
 def _swap(new: Path, target: Path) -> None:
     """Put `new` in the place of the target, which comes back if that fails."""
-    if not target.exists():
-        new.rename(target)
-        return
     old = _sibling(target, "old")
-    target.rename(old)
+    with suppress(FileNotFoundError):
+        target.rename(old)
     try:
         new.rename(target)
     except OSError:
-        old.rename(target)
-        raise
+        if not target.exists():
+            if old.exists():
+                old.rename(target)
+            raise
+        # Another process has put its own there in between: the last one wins.
+        _swap(new, target)
     shutil.rmtree(old, ignore_errors=True)

@@ -99,7 +99,7 @@ def construction(layers: tuple[Entry, ...], indent: int) -> list[str]:
     ]
     if len(set(items)) == 1:
         return [*lines, f"{pad}self.layers = nn.ModuleList([{items[0]}] * {len(items)})"]
-    return [*lines, *_filled(f"{pad}self.layers = nn.ModuleList([", items, "])", indent, ", ")]
+    return [*lines, *filled(f"{pad}self.layers = nn.ModuleList([", items, "])", indent, ", ")]
 
 
 def _of_classes(names: list[str], indent: int) -> list[str]:
@@ -113,7 +113,7 @@ def _of_classes(names: list[str], indent: int) -> list[str]:
     if len(stack[0]) > WIDTH:
         items = terms if len(terms) > 1 else names
         ends = ("(", ")", " + ") if len(terms) > 1 else ("[", "]", ", ")
-        stack = _filled(f"{pad}stack = {ends[0]}", items, ends[1], indent, ends[2])
+        stack = filled(f"{pad}stack = {ends[0]}", items, ends[1], indent, ends[2])
     return [*stack, f"{pad}self.layers = nn.ModuleList(layer() for layer in stack)"]
 
 
@@ -164,7 +164,7 @@ def _runs(names: list[str]) -> list[tuple[str, int]]:
     return runs
 
 
-def _filled(head: str, items: list[str], tail: str, indent: int, between: str) -> list[str]:
+def filled(head: str, items: list[str], tail: str, indent: int, between: str) -> list[str]:
     """head + items + tail on one line, or the items on lines of their own, filled."""
     line = head + between.join(items) + tail
     if len(line) <= WIDTH:

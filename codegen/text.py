@@ -7,7 +7,7 @@ from itertools import pairwise
 from .expression import WIDTH, flat, laid_out
 from .layer import LayerClass, Module
 from .naming import enumerate_numbers, one_line
-from .stack import Sharing, construction
+from .stack import Sharing, construction, filled
 from .statement import Statement
 
 BODY = 8
@@ -72,18 +72,19 @@ def sharing_lines(sharing: Sharing) -> str:
     owner = f"self.layers[{sharing.owner}].{sharing.owner_name}"
     if len(sharing.layers) == 1:
         return f"{pad}self.layers[{sharing.layers[0]}].{sharing.name} = {owner}  # tied"
-    loop = f"{pad}for index in {flat_numbers(sharing.layers)}:"
-    return f"{loop}\n{pad}    self.layers[index].{sharing.name} = {owner}  # tied"
+    body = f"{pad}    self.layers[index].{sharing.name} = {owner}  # tied"
+    return "\n".join([*_loop(sharing.layers), body])
 
 
-def flat_numbers(numbers: tuple[int, ...]) -> str:
-    """Numbers to loop over: a range where they are one, else a tuple."""
+def _loop(numbers: tuple[int, ...]) -> list[str]:
+    """The head of a loop over numbers: over a range where they are one, else a tuple."""
+    head = " " * BODY + "for index in "
     steps = {b - a for a, b in pairwise(numbers)}
     if len(numbers) > 2 and len(steps) == 1:
         (step,) = steps
         stride = f", {step}" if step != 1 else ""
-        return f"range({numbers[0]}, {numbers[-1] + 1}{stride})"
-    return f"({', '.join(map(str, numbers))})"
+        return [f"{head}range({numbers[0]}, {numbers[-1] + 1}{stride}):"]
+    return filled(f"{head}(", list(map(str, numbers)), "):", BODY, ", ")
 
 
 FILTERS = {

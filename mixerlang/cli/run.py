@@ -23,7 +23,9 @@ def run(
         typer.Option(show_default=False, help="A .safetensors file, or the directory of a training "
                      "run, whose best checkpoint is taken."),
     ] = None,
-    tokens: Annotated[int, typer.Option("-n", "--tokens", min=1, help="Bytes to generate.")] = 200,
+    max_new_tokens: Annotated[
+        int, typer.Option("-n", "--max-new-tokens", min=1, help="Bytes to generate.")
+    ] = 200,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest.")] = 0.8,
     top_k: Annotated[
         int | None,
@@ -60,12 +62,12 @@ def run(
     decoder = getincrementaldecoder("utf-8")("replace")
     found: list[int] = []
     text = ""
-    for step in model.stream([start], tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-                             seed=seed):
+    for step in model.stream([start], max_new_tokens, temperature=temperature, top_k=top_k,
+                             top_p=top_p, seed=seed):
         (token,) = step
         assert token is not None
         found.append(token)
-        new = decoder.decode(bytes([token]), final=len(found) == tokens)
+        new = decoder.decode(bytes([token]), final=len(found) == max_new_tokens)
         text += new
         if not json:
             print(safe(new, sys.stdout), end="", flush=True)

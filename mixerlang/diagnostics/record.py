@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,6 +11,10 @@ from .codes import CODES
 
 LIMIT = 100
 """Diagnostics kept of one run; a last one says how many more there were."""
+
+
+Help = str | Callable[[], str | None] | None
+"""The way out, or what finds it: asked only for diagnostics that are kept, each once."""
 
 
 class Severity(StrEnum):
@@ -57,21 +61,22 @@ class Diagnostics:
         span: Span | None,
         message: str,
         *,
-        help: str | None = None,
+        help: Help = None,
         notes: tuple[Note, ...] = (),
     ) -> None:
         """Report one problem; the code decides its severity."""
-        item = Diagnostic(code, Severity(CODES[code].severity), message, span, help, notes)
+        severity = Severity(CODES[code].severity)
         place = None if span is None else (span.source.path, span.start, span.end)
         # Without a span there is no place to tell two problems apart, so the message does.
         key = (code, place, message if place is None else None)
         if key in self._items:
             return
-        if self.full:
+        if len(self._items) >= LIMIT:
             self.dropped += 1
-            if item.severity is Severity.WARNING or not self._drop_warning():
+            if severity is Severity.WARNING or not self._drop_warning():
                 return
-        self._items[key] = item
+        found = help() if callable(help) else help
+        self._items[key] = Diagnostic(code, severity, message, span, found, notes)
 
     def _drop_warning(self) -> bool:
         for key, item in reversed(self._items.items()):
@@ -79,11 +84,6 @@ class Diagnostics:
                 del self._items[key]
                 return True
         return False
-
-    @property
-    def full(self) -> bool:
-        """Whether more are counted, not kept: what is costly to say can be left unsaid."""
-        return len(self._items) >= LIMIT
 
     def extend(self, other: Diagnostics) -> None:
         """Add all that another run has found."""

@@ -46,7 +46,9 @@ class Sampling:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(N, vocab) -> what a temperature above 0 draws from, in float32."""
-        logits = logits.float() / self.temperature
+        logits = logits.float()
+        # From the largest down, so that no temperature is too low to divide by.
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             kept = logits.topk(self.top_k).indices
             logits = torch.full_like(logits, -torch.inf).scatter(-1, kept, logits.gather(-1, kept))

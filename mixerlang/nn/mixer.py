@@ -64,9 +64,10 @@ class Context:
         return None if self.cache is None else self.cache.states[self.path]
 
     def store(self, state: State) -> None:
-        """Leave a new state for the next call. Only called with a cache."""
+        """Leave a new state for the next call, which no gradient goes back through: a cache would
+        otherwise hold the graphs of all calls so far. Only called with a cache."""
         assert self.cache is not None
-        self.cache.states[self.path] = state
+        self.cache.states[self.path] = {name: tensor.detach() for name, tensor in state.items()}
 
     def report(self, **values: Tensor) -> None:
         """Tell the caller who asked for it (return_aux=True)."""

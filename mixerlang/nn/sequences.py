@@ -78,6 +78,8 @@ class Sequences:
 
 
 def _checked(cu_seqlens: Tensor, batch: int, length: int) -> Tensor:
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"cu_seqlens must be int32 or int64, not {cu_seqlens.dtype}")
     starts = cu_seqlens.to(torch.int64)
     if batch != 1 or starts.dim() != 1 or len(starts) < 2:
         raise ValueError("cu_seqlens (N + 1,) goes with tokens of shape (1, total)")

@@ -10,8 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .eviction import LearnedBranch
 from .mixer import Aux
+
+
+def budgets(model: nn.Module) -> dict[str, int]:
+    """The budget of each learned eviction by its path, a tied one by each name.
+
+    By what modules have, not by class: every compiled folder brings classes of its own.
+    """
+    modules = model.named_modules(remove_duplicate=False)
+    learned = ((path, getattr(module, "learned", None)) for path, module in modules)
+    return {path: keep.budget for path, keep in learned if keep is not None}
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,8 @@ class SparsityControl:
 
     @classmethod
     def of(cls, model: nn.Module, schedule: Schedule | None = None) -> SparsityControl:
-        """For every layer of a model that learns what to evict, a tied one by each name."""
-        modules = model.named_modules(remove_duplicate=False)
-        found = {path: m.learned.budget for path, m in modules if isinstance(m, LearnedBranch)}
-        return cls(found, schedule)
+        """For every layer of a model that learns what to evict."""
+        return cls(budgets(model), schedule)
 
     def loss(self, aux: Aux) -> Tensor:
         """To be added to the model's loss."""

@@ -169,8 +169,9 @@ class Attention(Mixer):
 
 
 def nearest_divisor(number: int, wanted: int) -> int:
-    """The divisor of `number` nearest to `wanted`, the smaller of two equally near."""
-    for distance in range(max(number, wanted) + 1):
+    """The divisor of `number` nearest to `wanted`, the smaller of two equally near; 1 where none
+    is within 200."""
+    for distance in range(200):
         for candidate in (wanted - distance, wanted + distance):
             if candidate >= 1 and number % candidate == 0:
                 return candidate

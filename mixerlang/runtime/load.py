@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,9 @@ from .cache import cached, digest
 
 Device = str | torch.device | None
 Dtype = str | torch.dtype | None
+
+_importing = threading.RLock()
+"""Two threads that load one folder would otherwise see each other's half-imported package."""
 
 
 def load(
@@ -95,8 +99,12 @@ def import_folder(folder: Path) -> ModuleType:
     """The package in a folder, under a name of its own: the same one for the same contents."""
     folder = folder.resolve()
     name = f"_mixerlang_{digest(_python_files(folder) | {'': bytes(folder)})}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _importing:
+        return sys.modules[name] if name in sys.modules else _import(folder, name)
+
+
+def _import(folder: Path, name: str) -> ModuleType:
+    """Import a folder as the package `name`, which is gone again if that fails."""
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )

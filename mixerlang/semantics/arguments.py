@@ -48,5 +48,7 @@ def _too_many(
 
 
 def _unknown(report: Reporter, what: str, order: Sequence[str], name: ast.Name) -> None:
-    help = did_you_mean(name.id, order) or f"it takes {', '.join(order) or 'no arguments'}"
+    def help() -> str:
+        return did_you_mean(name.id, order) or f"it takes {', '.join(order) or 'no arguments'}"
+
     report("MX202", name.span, f"{what} has no argument `{name.id}`", help=help)

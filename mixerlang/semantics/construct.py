@@ -21,6 +21,9 @@ from .values import BROKEN, Constructors, Env, Failed
 if TYPE_CHECKING:
     from .evaluate import Evaluator
 
+TERM_COST = 3
+"""What making a term costs, in steps of evaluation."""
+
 T = TypeVar("T", bound=Term)
 Given = ast.Argument | list[ast.Argument]
 """One argument, or those that a list of parts gathers."""
@@ -45,6 +48,7 @@ class Construction:
         given: tuple[ast.Argument, ...],
     ) -> Term:
         """A term from its arguments, all of them looked at even where some are wrong."""
+        self.evaluator.spend(TERM_COST, expr.span)
         fields = fields_of(term)
         values: dict[str, Any] = registry.preset(word, term)
         spans: dict[str, Span] = {}

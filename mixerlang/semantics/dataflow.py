@@ -56,14 +56,14 @@ class Program:
 class Builder:
     """Records the steps of one layer of a model of width `dim`."""
 
-    def __init__(self, dim: int, spend: Callable[[int, Span], None]) -> None:
+    def __init__(self, dim: int, spend: Callable[[int], None]) -> None:
         self.dim = dim
         self.spend = spend
         self.steps: list[Step] = []
         self._ties: list[list[int]] = []
 
     def emit(self, op: Op, inputs: list[Stream], span: Span) -> Stream:
-        self.spend(STEP_COST, span)
+        self.spend(STEP_COST)
         tie = None
         if self._ties:
             identity, count = self._ties[-1]
@@ -80,7 +80,7 @@ class Builder:
 
     def apply(self, term: Term, inputs: list[Any], span: Span) -> Any:
         """The stream that a term makes of streams; ZERO where it comes to nothing."""
-        self.spend(1, span)
+        self.spend(1)
         if isinstance(term, p.Concat):
             inputs = [stream for stream in inputs if not is_zero(stream)]
         if is_zero(term) or not inputs or any(map(is_zero, inputs)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from ..diagnostics import Note
+from ..diagnostics import Help, Note
 from ..diagnostics.suggest import did_you_mean
 from ..primitives import Term
 from ..primitives.base import Origin
@@ -205,13 +205,12 @@ class Evaluator:
         return Constructors(name, {kind: by_kind[kind]})
 
     def unknown(self, expr: ast.Name, env: Env, expect: Expect) -> Any:
-        text, help = f"unknown name `{expr.id}`", None
-        if expect.words:
-            text += f", expected {expect.describe()}"
-        if not self.report.diagnostics.full:
+        def help() -> str | None:
             names = env.visible() | registry.constructors().keys() | registry.words()
-            help = did_you_mean(expr.id, expect.words) or did_you_mean(expr.id, names)
-        return self.fail("MX201", expr.span, text, help=help)
+            return did_you_mean(expr.id, expect.words) or did_you_mean(expr.id, names)
+
+        text = f", expected {expect.describe()}" if expect.words else ""
+        return self.fail("MX201", expr.span, f"unknown name `{expr.id}`{text}", help=help)
 
     def force(self, bound: Any, expect: Expect, use: Span) -> Any:
         """The value of what a name is bound to, evaluated once per expectation."""
@@ -337,7 +336,7 @@ class Evaluator:
         span: Span,
         message: str,
         *,
-        help: str | None = None,
+        help: Help = None,
         notes: tuple[Note, ...] = (),
     ) -> Any:
         self.report(code, span, message, help=help, notes=notes)

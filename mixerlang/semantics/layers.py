@@ -113,15 +113,19 @@ class Layers:
         layer = value if isinstance(value, c.Layer) else c.Layer(mixer=value, origin=value.origin)
         if isinstance(layer.block, BlockValue):
             block, place = layer.block, layer.origin.of("block") or place
+        span = term.origin.span or place
+        builder = Builder(fields.dim, lambda steps: self.evaluator.spend(steps, span))
+        if tie is not None:
+            builder.enter_tie(tie)
         try:
-            program = self._program(block, place, _parts(layer, fields), fields.dim, tie)
+            program = self._program(block, place, _parts(layer, fields), builder)
         except Failed:
             return None
         label = term.origin.label or value.origin.label or _label(layer.mixer)
         return ResolvedLayer(program, label, term.origin.span)
 
     def _program(
-        self, block: BlockValue, place: Span, parts: Mapping[str, Term], dim: int, tie: int | None
+        self, block: BlockValue, place: Span, parts: Mapping[str, Term], builder: Builder
     ) -> Program:
         """A block evaluated with streams for x and x0."""
         streams = {"x": Stream(X), "x0": Stream(X0)}
@@ -132,9 +136,6 @@ class Layers:
             self.evaluator.fail(
                 "MX303", place, f"block `{name}` needs {listed(f'`{n}`' for n in needs)}",
                 help=f"write {name}({', '.join(f'{n}=...' for n in needs)})")
-        builder = Builder(dim, self.evaluator.spend)
-        if tie is not None:
-            builder.enter_tie(tie)
         self.evaluator.builder = builder
         self.evaluator.report.calls.append(place)
         try:

@@ -133,8 +133,8 @@ class Names:
 
     def _name(self, name: ast.Name, scope: Set[str]) -> None:
         if name.id not in scope:
-            help = None if self.diagnostics.full else did_you_mean(name.id, scope)
-            self.diagnostics.add("MX201", name.span, f"unknown name `{name.id}`", help=help)
+            self.diagnostics.add("MX201", name.span, f"unknown name `{name.id}`",
+                                 help=lambda: did_you_mean(name.id, scope))
 
     def _chain(self, expr: ast.Binary, scope: Set[str]) -> None:
         """`a + b + c` leans to the left, without a bound on its length."""
@@ -158,9 +158,10 @@ class Names:
         for argument in arguments:
             if known and argument.name is not None and argument.name.id not in known:
                 name = argument.name.id
-                help = did_you_mean(name, known) or f"it takes {', '.join(sorted(known))}"
-                self.diagnostics.add("MX202", argument.name.span,
-                                     f"`{word}` has no argument `{name}`", help=help)
+                self.diagnostics.add(
+                    "MX202", argument.name.span, f"`{word}` has no argument `{name}`",
+                    help=did_you_mean(name, known) or f"it takes {', '.join(sorted(known))}",
+                )
 
 
 def _parts(index: ast.Expr | ast.Slice) -> list[ast.Expr]:

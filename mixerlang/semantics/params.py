@@ -61,9 +61,10 @@ class Params:
         return value if isinstance(value, int | str) else thunk.expr.span.text
 
     def _unknown(self, name: str, model: str) -> None:
-        known = ", ".join(self.declared)
-        help = did_you_mean(name, self.declared) or (
-            f"its params: {known}" if known else "it has no params")
+        def help() -> str:
+            known = f"its params: {', '.join(self.declared)}" if self.declared else "it has none"
+            return did_you_mean(name, self.declared) or known
+
         self.evaluator.report("MX208", None, f"model `{model}` has no param `{shown(name)}`",
                               help=help)
 

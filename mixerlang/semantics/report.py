@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..diagnostics import Diagnostics, Note
+from ..diagnostics import Diagnostics, Help, Note
 from ..source import Span
 
 PRELUDE = "prelude/"
@@ -34,7 +34,7 @@ class Reporter:
         span: Span | None,
         message: str,
         *,
-        help: str | None = None,
+        help: Help = None,
         notes: tuple[Note, ...] = (),
     ) -> None:
         place = None if span is None else self.place(span)

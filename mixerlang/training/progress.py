@@ -57,7 +57,7 @@ class ProgressView:
                 self._last = event
                 self._line(
                     f"step {event.step:>6}   validation loss {event.loss:.4f}   "
-                    f"{event.bits_per_byte:.3f} bits/byte"
+                    f"{event.bits_per_byte:.3f} bits/byte{_kept_overall(event.kept)}"
                 )
             case Stopped():
                 self._stop(event)
@@ -94,6 +94,11 @@ class ProgressView:
 
     def _line(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _kept_overall(kept: dict[str, Kept]) -> str:
+    parts = [part for heads in kept.values() for part in heads.mean]
+    return f"   heads keep {sum(parts) / len(parts):.1%}" if parts else ""
 
 
 def kept_table(kept: dict[str, Kept], fill: str) -> Table:

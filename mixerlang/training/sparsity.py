@@ -8,14 +8,14 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from ..nn.mixer import Aux
-from ..nn.sparsity import Schedule, SparsityControl
+from ..nn.sparsity import Schedule, SparsityControl, budgets
 from .config import TrainConfig
 
 
 def sparsity_control(model: nn.Module, config: TrainConfig) -> SparsityControl | None:
     """For a model that learns what to evict; None for others."""
-    budgets = _budgets(model)
-    return SparsityControl(budgets, schedule(config)) if budgets else None
+    found = budgets(model)
+    return SparsityControl(found, schedule(config)) if found else None
 
 
 def schedule(config: TrainConfig) -> Schedule:
@@ -52,13 +52,4 @@ def kept_fractions(aux: Aux) -> dict[str, Tensor]:
 
 def budget_fractions(model: nn.Module, length: int) -> dict[str, float]:
     """The part of a sequence that the budget of each layer is, by its path."""
-    return {path: min(1.0, budget / length) for path, budget in _budgets(model).items()}
-
-
-def _budgets(model: nn.Module) -> dict[str, int]:
-    """By what they have, not by class: a generated folder brings classes of its own."""
-    learned = (
-        (path, getattr(module, "learned", None))
-        for path, module in model.named_modules(remove_duplicate=False)
-    )
-    return {path: keep.budget for path, keep in learned if keep is not None}
+    return {path: min(1.0, budget / length) for path, budget in budgets(model).items()}

@@ -47,7 +47,10 @@ def test_device() -> None:
     assert codes(os.devnull) == ["MX001"]
 
 
-@pytest.mark.parametrize("path", ["a\nb\x1b[31m.mix", "a\0b.mix", "\ud800.mix", "\udcff", "x" * 5000])
+NO_PATHS = ["a\nb\x1b[31m.mix", "a\0b.mix", "\ud800.mix", "\udcff", "x" * 5000]
+
+
+@pytest.mark.parametrize("path", NO_PATHS)
 def test_paths_that_are_no_paths(path: str) -> None:
     (item,) = told(path)
     assert item.code == "MX001" and item.message.isprintable()

@@ -44,9 +44,11 @@ def test_what_each_head_keeps_is_shown_at_the_end() -> None:
     view = ProgressView(console(terminal=False))
     view(Started(0, 1, 1, "text", 10, 10, 4.0))
     view(Evaluated(1, 1.0, 1.4, True, kept))
+    assert "heads keep 62.5%" in text(view.console)
     assert "layers.1.mixer" not in text(view.console)
     view(Stopped(1, "finished", 1.0))
-    rows = [line.split() for line in text(view.console).splitlines() if "%" in line]
+    lines = text(view.console).splitlines()
+    rows = [line.split() for line in lines if "%" in line and "step" not in line]
     assert len(rows) == 2
     assert "layers.1.mixer" in rows[0]
     assert "25.0%" in rows[0]
