@@ -49,7 +49,8 @@ def check(
     params: Mapping[str, Any] | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> tuple[dict[str, Graph], Diagnostics]:
-    """The graphs of all models of a file, or of the one named, and what is wrong anywhere.
+    """The graphs of all models of a file, or of the one named, and what is wrong anywhere; no
+    graphs where there is an error.
 
     Params are those of one model, so a file with several needs its name then.
     """
@@ -60,5 +61,6 @@ def check(
         chosen = project.choose(name)
         names = [] if chosen is None else [chosen.name.id]
     graphs = {name: graph_of(project, name, params) for name in names}
-    found = {name: graph for name, graph in graphs.items() if graph is not None}
-    return found, project.diagnostics
+    if project.diagnostics.errors:
+        return {}, project.diagnostics
+    return {name: graph for name, graph in graphs.items() if graph is not None}, project.diagnostics

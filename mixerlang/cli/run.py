@@ -59,6 +59,8 @@ def run(
         load_weights(model, weights)
     # What the shell handed over is kept byte for byte, UTF-8 or not.
     start = list(prompt.encode("utf-8", "surrogateescape"))
+    if not json:
+        print(safe(prompt, sys.stdout), end="")
     decoder = getincrementaldecoder("utf-8")("replace")
     found: list[int] = []
     text = ""

@@ -16,6 +16,20 @@ from .visibility import Extent, extent, retained, visible
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a branch answers from.
+
+    keys: the tokens held so far, then the new ones. state: its own. scores: its own, of these keys,
+    if it keeps any. beside: the weights of the compressed branch next to it, if there is one.
+    """
+
+    keys: Tokens
+    state: State
+    scores: Tensor | None
+    beside: SummaryWeights | None
+
+
+@dataclass(frozen=True)
 class Seen:
     """What a branch answers to a chunk.
 
@@ -42,18 +56,7 @@ class Branch(nn.Module):
         """Its own state, for tokens like k (N, G, 0, D) and v (N, G, 0, E)."""
         return {}
 
-    def forward(
-        self,
-        chunk: Chunk,
-        keys: Tokens,
-        scores: Tensor | None,
-        state: State,
-        beside: SummaryWeights | None,
-    ) -> Seen:
-        """keys: the tokens held so far, then the new ones; scores: its own, of these keys.
-
-        beside: the weights of the compressed branch next to this one, if there is one.
-        """
+    def forward(self, chunk: Chunk, held: Held) -> Seen:
         raise TypeError(f"{type(self).__name__} has no forward")
 
 
@@ -75,14 +78,8 @@ class SetBranch(Branch):
             state |= nest(name, maker.new_state(k, v, max_length))
         return state
 
-    def forward(
-        self,
-        chunk: Chunk,
-        keys: Tokens,
-        scores: Tensor | None,
-        state: State,
-        beside: SummaryWeights | None,
-    ) -> Seen:
+    def forward(self, chunk: Chunk, held: Held) -> Seen:
+        keys = held.keys
         if self.keep == Full():
             return Seen(chunk.attend_all(keys), keys.filled, state={})
         j = keys.positions.unsqueeze(-2)
@@ -90,8 +87,8 @@ class SetBranch(Branch):
         new_state: State = {}
         for index, selector in enumerate(self.selectors):
             assert isinstance(selector, BlockSelector)
-            own = scoped(str(index), state)
-            blocks, block_scores, own = selector(chunk, keys, own, beside)
+            own = scoped(str(index), held.state)
+            blocks, block_scores, own = selector(chunk, keys, own, held.beside)
             chosen.append(blocks)
             new_state |= nest(str(index), own)
             if self.training and selector.keep.score == "mlp":
@@ -131,17 +128,10 @@ class CompressedBranch(Branch):
     def new_state(self, k: Tensor, v: Tensor, max_length: int | None) -> State:
         return self.summaries.new_state(k, v, max_length)
 
-    def forward(
-        self,
-        chunk: Chunk,
-        keys: Tokens,
-        scores: Tensor | None,
-        state: State,
-        beside: SummaryWeights | None,
-    ) -> Seen:
-        summaries, state = self.summaries(chunk, keys, state)
+    def forward(self, chunk: Chunk, held: Held) -> Seen:
+        summaries, state = self.summaries(chunk, held.keys, held.state)
         weights = chunk.weights(summaries, chunk.past(summaries))
-        needed = self.summaries.unfinished(chunk, keys.positions) & keys.filled
+        needed = self.summaries.unfinished(chunk, held.keys.positions) & held.keys.filled
         return Seen(
             weighted(weights, summaries.v),
             needed,

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..kernels.attention import reference
 from ..kernels.attention.reference import NEVER
-from .blocks import SummaryWeights
-from .branch import Branch, Seen
+from .branch import Branch, Held, Seen
 from .chunk import Chunk, weighted
 from .keeps import Evict, Learned
 from .mixer import State
@@ -56,16 +55,10 @@ class IntervalBranch(EvictingBranch):
         """Whether every candidate stays, whatever the budget."""
         return False
 
-    def forward(
-        self,
-        chunk: Chunk,
-        keys: Tokens,
-        scores: Tensor | None,
-        state: State,
-        beside: SummaryWeights | None,
-    ) -> Seen:
-        assert scores is not None
-        scores, state = self.scored(chunk, keys, scores, state)
+    def forward(self, chunk: Chunk, held: Held) -> Seen:
+        assert held.scores is not None
+        keys = held.keys
+        scores, state = self.scored(chunk, keys, held.scores, held.state)
         death = self.death_times(chunk, keys, scores.detach())
         in_window = reference.see_window(chunk.t, keys.positions.unsqueeze(-2), self.window)
         visible = (in_window | (chunk.t < death.unsqueeze(-2))) & chunk.past(keys)
@@ -181,17 +174,10 @@ class StaticBranch(IntervalBranch):
         super().__init__(window, evict.budget)
         self.policy = evict.policy
 
-    def forward(
-        self,
-        chunk: Chunk,
-        keys: Tokens,
-        scores: Tensor | None,
-        state: State,
-        beside: SummaryWeights | None,
-    ) -> Seen:
+    def forward(self, chunk: Chunk, held: Held) -> Seen:
         if self.training and not chunk.cached:
-            return Seen(chunk.attend_all(keys))
-        return super().forward(chunk, keys, scores, state, beside)
+            return Seen(chunk.attend_all(held.keys))
+        return super().forward(chunk, held)
 
     def scored(
         self, chunk: Chunk, keys: Tokens, scores: Tensor, state: State
@@ -224,14 +210,8 @@ class AttentionBranch(EvictingBranch):
         super().__init__(window, budget)
         self.policy = policy
 
-    def forward(
-        self,
-        chunk: Chunk,
-        keys: Tokens,
-        scores: Tensor | None,
-        state: State,
-        beside: SummaryWeights | None,
-    ) -> Seen:
+    def forward(self, chunk: Chunk, held: Held) -> Seen:
+        keys, scores = held.keys, held.scores
         if self.training and not chunk.cached:
             return Seen(chunk.attend_all(keys))
         assert scores is not None
@@ -249,7 +229,8 @@ class AttentionBranch(EvictingBranch):
             scores = torch.where(counts, rated.to(scores.dtype), scores)
             outside = alive & (keys.positions <= t.squeeze(-1) + 1 - self.window)
             alive = alive & ~(counts & self._worst(outside, scores))
-        return Seen(torch.cat(out, dim=2), alive, scores.masked_fill(~alive, -torch.inf), state)
+        scores = scores.masked_fill(~alive, -torch.inf)
+        return Seen(torch.cat(out, dim=2), alive, scores, held.state)
 
     def _worst(self, outside: Tensor, scores: Tensor) -> Tensor:
         """The token to drop, if more than `budget` are outside the window: (N, G, S) bool."""

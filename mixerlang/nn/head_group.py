@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Summaries, SummaryWeights
-from .branch import Branch, CompressedBranch, Seen, SetBranch
+from .branch import Branch, CompressedBranch, Held, Seen, SetBranch
 from .chunk import Chunk, new_tokens
 from .eviction import AttentionBranch, LearnedBranch, StaticBranch
 from .keeps import ByHead, Compressed, Evict, GatedKeep, Keep, Learned, Union, Window, leaves
@@ -102,8 +102,8 @@ class HeadGroup:
         beside: SummaryWeights | None = None
         for name, branch in sorted(self._branches(branches), key=_compressed_first):
             own = replace(chunk, context=chunk.context.child("branches").child(name))
-            scores = keys.scores.get(name)
-            seen[name] = branch(own, keys, scores, scoped(f"branches.{name}", state), beside)
+            branch_state = scoped(f"branches.{name}", state)
+            seen[name] = branch(own, Held(keys, branch_state, keys.scores.get(name), beside))
             beside = beside or seen[name].summary
         outs = [seen[name].out for name in self.names]
         if not chunk.cached:

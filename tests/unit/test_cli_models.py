@@ -102,7 +102,8 @@ def test_run_prints_what_it_draws(spec: Path, trained: Path) -> None:
     args = ["run", spec, "--weights", trained, "--temperature", "0", "-n", "8"]
     result = run(*args)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == json.loads(run(*args, "--json").stdout)["text"] + "\n"
+    text = json.loads(run(*args, "--json").stdout)["text"]
+    assert result.stdout == f"\n{text}\n"  # after the prompt, a newline by default
 
 
 def test_run_of_a_folder_equals_that_of_its_spec(

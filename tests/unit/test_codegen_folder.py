@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,28 @@ def test_a_failure_leaves_all_as_it_was(
     assert list(tmp_path.iterdir()) == ([target] if before else [])
     if before:
         assert contents(target) == files()
+
+
+RACE = """
+import sys
+from mixerlang.codegen.folder import _sibling, _swap, _write
+from pathlib import Path
+target = Path(sys.argv[1])
+for n in range(200):
+    new = _sibling(target, "new")
+    _write({"model.py": b"x"}, new)
+    _swap(new, target)
+"""
+
+
+def test_processes_that_race_for_a_folder(tmp_path: Path) -> None:
+    """The last one wins, and nothing is left beside."""
+    command = [sys.executable, "-c", RACE, str(tmp_path / "out")]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    runs = [subprocess.Popen(command, env=env) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    assert contents(tmp_path) == {"out/model.py": b"x"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 def test_a_name_cannot_leave_the_folder(tmp_path: Path) -> None:

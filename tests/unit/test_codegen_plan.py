@@ -15,7 +15,7 @@ from mixerlang.codegen.layer import LayerClass
 from mixerlang.codegen.naming import attribute, class_name, enumerate_numbers, one_line
 from mixerlang.codegen.plan import Plan, make_plan
 from mixerlang.codegen.stack import Entry, construction
-from mixerlang.codegen.text import flat_numbers, module_lines, statement_lines
+from mixerlang.codegen.text import module_lines, sharing_lines, statement_lines
 from mixerlang.ir.graph import Graph
 from mixerlang.pipeline import build_graph
 
@@ -185,5 +185,26 @@ def test_numbers_in_few_words() -> None:
     assert enumerate_numbers([0, 1, 2]) == "0, 1, 2"
     assert enumerate_numbers(range(6)) == "0-5"
     assert enumerate_numbers(range(0, 24, 2)) == "0, 2, ..., 22"
-    assert flat_numbers((2, 4, 6)) == "range(2, 7, 2)"
-    assert flat_numbers((2, 3)) == "(2, 3)"
+
+
+@pytest.mark.parametrize(
+    ("layers", "head"),
+    [
+        ((2, 4, 6), "for index in range(2, 7, 2):"),
+        ((2, 3), "for index in (2, 3):"),
+        ((4,), "self.layers[4].mixer = self.layers[1].norm1  # tied"),
+    ],
+)
+def test_which_layers_share_a_module(layers: tuple[int, ...], head: str) -> None:
+    assert sharing_lines(Sharing(1, "norm1", "mixer", layers)).splitlines()[0].strip() == head
+
+
+def test_many_sharing_layers_take_several_lines() -> None:
+    class Me:
+        layers = [SimpleNamespace(norm1=place) for place in range(400)]
+
+    some = tuple(place for place in range(2, 400) if place % 3)
+    text = sharing_lines(Sharing(1, "norm1", "norm1", some))
+    assert max(map(len, text.splitlines())) <= 100
+    exec(textwrap.dedent(text), {"self": Me})
+    assert [place for place in range(400) if Me.layers[place].norm1 == 1] == [1, *some]

@@ -91,11 +91,11 @@ ABSURD = {
     "a tower of functions": (tower(40) + model(f"[{ATTENTION}] * f40(1)"), "MX010"),
     "a wide tower": (wide(40) + model(f"[{ATTENTION}] * g40(1)"), "MX011"),
     "a wide tower on nothing": (
-        wide(40).replace("g0(x) = x", "g0(x) = y") + model(f"[{ATTENTION}] * g40(1)"), "MX201"),
+        wide(20).replace("g0(x) = x", "g0(x) = y") + model(f"[{ATTENTION}] * g20(1)"), "MX201"),
     "a wide tower of unknown arguments": (
-        wide(40).replace("g0(x) = x", "g0(x) = attention(hats=x)") + model("[g40(1)]"), "MX202"),
+        wide(20).replace("g0(x) = x", "g0(x) = attention(hats=x)") + model("[g20(1)]"), "MX202"),
     "a wide tower of bad arguments": (
-        wide(40).replace("g0(x) = x", "g0(x) = attention(-x)") + model("[g40(1)]"), "MX302"),
+        wide(20).replace("g0(x) = x", "g0(x) = attention(-x)") + model("[g20(1)]"), "MX302"),
     "heads of a huge prime": (
         model("[attention(65536)] * 9 + [" + f"{ATTENTION}, attention(65535), " * 1000 + "]")
         .replace("dim = 128", "dim = 2147483647"), "MX402"),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,13 @@ def test_folders_that_are_not_ours(config: str | None, message: str, tmp_path: P
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(FolderError, match=message):
         load_folder(tmp_path)
+
+
+def test_threads_that_race_for_an_import(folder: Path) -> None:
+    """None sees a package that another is still importing."""
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: import_folder(folder).Model, range(4)))
+    assert len(set(found)) == 1
 
 
 ALONE = """

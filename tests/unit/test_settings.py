@@ -119,8 +119,8 @@ def test_values_that_do_not_fit(spec: str, params: dict[str, Any], code: str) ->
     [
         "", " ", "\n", "512\nmodel x {}", "512; let b = 3", '512 } model x { vocab = "',
         "512 # 3\n4", "__import__('os')", '__import__("os").system("true")', "'512'", '"512"',
-        "\0", "\x1b[31m512", "512 }", "= 512", "let a = 3", "lambda: 512", "512" * 100_000, "(" * 1000, "\u2028" * 10,
-        "f(f)", "[x for x in y]", "\ud800",
+        "\0", "\x1b[31m512", "512 }", "= 512", "let a = 3", "lambda: 512",
+        "512" * 100_000, "(" * 1000, "\u2028" * 10, "f(f)", "[x for x in y]", "\ud800",
     ],
 )
 def test_values_are_never_more_than_one_expression(spec: str, value: str) -> None:
