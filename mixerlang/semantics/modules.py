@@ -101,7 +101,7 @@ class Loader:
         malformed = {item.span.start for item in problems if item.code == "MX105" and item.span}
         if problems.errors:
             module.broken = self._broken(source)
-            for name in module.broken:
+            for name in module.broken - _sound(file):
                 imported.names[name] = Thunk(ast.Name(file.span, name), imported, failed=True)
         for statement in file.statements:
             if isinstance(statement, ast.Import):
@@ -154,6 +154,17 @@ class Loader:
                 continue
             scope = models if isinstance(statement, ast.Model) else seen
             check_name(statement.name, scope, self.diagnostics)
+
+
+def _sound(file: ast.File) -> set[str]:
+    """Names that some statement of a file defines."""
+    found: set[str] = set()
+    for statement in file.statements:
+        if isinstance(statement, ast.Model):
+            found.update(item.name.id for item in statement.items if isinstance(item, ast.Let))
+        elif not isinstance(statement, ast.Import):
+            found.add(statement.name.id)
+    return found
 
 
 def check_name(name: ast.Name, seen: dict[str, Span], diagnostics: Diagnostics) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import keyword
+import textwrap
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from mixerlang.codegen.layer import LayerClass
 from mixerlang.codegen.naming import attribute, class_name, enumerate_numbers, one_line
 from mixerlang.codegen.plan import Plan, make_plan
-from mixerlang.codegen.stack import Entry, construction
+from mixerlang.codegen.stack import Entry, Sharing, construction
 from mixerlang.codegen.text import module_lines, sharing_lines, statement_lines
 from mixerlang.ir.graph import Graph
 from mixerlang.pipeline import build_graph

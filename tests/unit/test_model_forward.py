@@ -56,6 +56,15 @@ def test_a_cache_counts_and_has_the_models_dtype(model: Model) -> None:
     assert floating and all(tensor.dtype == torch.float64 for tensor in floating)
 
 
+def test_no_gradient_goes_back_through_a_cache(model: Model) -> None:
+    """Or it would hold the graphs of all calls so far."""
+    cache = model.new_cache(2)
+    for part in ids(2, 12).split([9, 1, 1, 1], 1):
+        assert model(part, cache=cache).requires_grad
+        states = [tensor for state in cache.states.values() for tensor in state.values()]
+        assert states and not any(tensor.requires_grad for tensor in states)
+
+
 @torch.no_grad()
 def test_last_only_is_the_last_of_each_sequence(model: Model) -> None:
     batch, ends = ids(1, 12), torch.tensor([0, 5, 6, 12])
@@ -128,3 +137,5 @@ def test_bad_caches(model: Model) -> None:
     assert cache.seen.tolist() == [0, 0]
     with pytest.raises(ValueError, match="cu_seqlens"):
         model(ids(1, 5), cu_seqlens=torch.tensor([0, 4]))
+    with pytest.raises(ValueError, match="int32 or int64"):
+        model(ids(1, 5), cu_seqlens=torch.tensor([0, 2.5, 5]))

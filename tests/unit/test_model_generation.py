@@ -138,6 +138,13 @@ def test_top_p_keeps_the_fewest_that_reach_p(x: Tensor, temperature: float, top_
         torch.testing.assert_close(p[0][p[0] > 0], full[0][p[0] > 0] / full[0][p[0] > 0].sum())
 
 
+def test_the_lowest_temperature_is_greedy() -> None:
+    """Dividing by it overflows, and the sum of the overflows is no number."""
+    x = torch.tensor([[3.0, 5.0, -1e30, 4.999], [1.0, 1.0, 0.0, 0.0]])
+    wanted = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
+    assert torch.equal(Sampling(1e-40).probabilities(x), wanted)
+
+
 def test_draws_follow_the_probabilities() -> None:
     x = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(20_000, -1)
     draw = Sampling(0.7, top_k=3, generator=torch.Generator().manual_seed(0))

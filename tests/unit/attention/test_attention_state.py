@@ -126,6 +126,18 @@ def test_a_cache_keeps_its_dtype(Layer, keep):
 
 
 @pytest.mark.parametrize(
+    "keep", [LTE, Full(), GatedKeep((Compressed(4), Blocks(4, 3), Window(5))), Evict("tova", 6)]
+)
+@torch.no_grad()
+def test_a_wider_cache_than_the_model(Layer, keep):
+    layer = Layer(keep, dtype=torch.bfloat16)
+    x = layer.x(1, 30)
+    wide = layer.in_parts(x, [10, 1, 19], layer.cache(1, 30, torch.float32))
+    assert wide.dtype == torch.bfloat16
+    assert torch.equal(wide, layer.in_parts(x, [10, 1, 19], layer.cache(1, 30)))
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"keep": Learned(4)}, "exactly one window"),

@@ -68,7 +68,7 @@ def weighted_mean(similarity, v):
 
 
 def constant(values, tokens):
-    return torch.tensor(values).double().expand(tokens, -1)[..., None]
+    return torch.tensor(values, dtype=torch.float64).expand(tokens, -1)[..., None]
 
 
 def linear_attention(m, x, n):
@@ -175,6 +175,7 @@ def test_as_published(mixer, formula, count, tmp_path, monkeypatch):
     monkeypatch.setenv("MIXERLANG_CACHE", str(tmp_path))
     (tmp_path / "m.mix").write_text(SPEC.format(mixer=mixer))
     layer = load(tmp_path / "m.mix", seed=0, dtype=torch.float64).layers[0].mixer
+    torch.manual_seed(0)
     for parameter in layer.parameters():  # norms, biases and maps start too plainly to tell
         parameter.add_(0.2 * torch.randn_like(parameter))
     x = torch.randn(1, TOKENS, DIM, dtype=torch.float64)
