@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -105,8 +106,8 @@ def _swap(new: Path, target: Path) -> None:
         target.rename(old)
     try:
         new.rename(target)
-    except OSError:
-        if not target.exists():
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             if old.exists():
                 old.rename(target)
             raise

@@ -31,10 +31,8 @@ class SoftmaxRule:
         """Whether it is the softmax of scaled_dot_product_attention."""
         return self.softcap is None and self.sink_logits is None and self.slopes is None
 
-    def of_heads(self, heads: Tensor | None) -> SoftmaxRule:
-        """The rule of some query heads; None for all."""
-        if heads is None:
-            return self
+    def of_heads(self, heads: Tensor) -> SoftmaxRule:
+        """The rule of some query heads."""
         sinks, slopes = self.sink_logits, self.slopes
         return replace(
             self,

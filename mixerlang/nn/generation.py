@@ -178,7 +178,7 @@ def take_rows(cache: Cache, rows: Tensor) -> Cache:
         path: {name: tensor[rows] for name, tensor in state.items()}
         for path, state in cache.states.items()
     }
-    return Cache(states, cache.seen[rows], cache.max_length)
+    return Cache(states, cache.seen[rows], cache.max_length, cache.model)
 
 
 def put_rows(cache: Cache, part: Cache, rows: Tensor) -> None:

@@ -14,15 +14,24 @@ State = dict[str, Tensor]
 
 
 class Cache:
-    """What a model remembers of the tokens it has seen, for `batch` sequences.
+    """What a model remembers of the tokens it has seen, for `batch` sequences. No gradient goes
+    back through it.
 
     seen: (batch,) int64, tokens of each sequence so far. states: one per mixer, by its path.
+    model: the class of the model that made it, and that alone can use it.
     """
 
-    def __init__(self, states: dict[str, State], seen: Tensor, max_length: int | None) -> None:
+    def __init__(
+        self,
+        states: dict[str, State],
+        seen: Tensor,
+        max_length: int | None,
+        model: type[nn.Module] | None = None,
+    ) -> None:
         self.states = states
         self.seen = seen
         self.max_length = max_length
+        self.model = model
 
     @property
     def batch(self) -> int:
@@ -64,8 +73,8 @@ class Context:
         return None if self.cache is None else self.cache.states[self.path]
 
     def store(self, state: State) -> None:
-        """Leave a new state for the next call, which no gradient goes back through: a cache would
-        otherwise hold the graphs of all calls so far. Only called with a cache."""
+        """Leave a new state for the next call, without the graph of this one: a cache would hold
+        those of all calls so far. Only called with a cache."""
         assert self.cache is not None
         self.cache.states[self.path] = {name: tensor.detach() for name, tensor in state.items()}
 

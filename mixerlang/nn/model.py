@@ -81,7 +81,7 @@ class Model(Generation, nn.Module):
             for path, mixer in self.mixers()
         }
         seen = torch.zeros(batch, dtype=torch.int64, device=device)
-        return Cache(states, seen, max_length)
+        return Cache(states, seen, max_length, type(self))
 
     # ------------------------------------------------------------- around a subclass's forward
 
@@ -92,6 +92,8 @@ class Model(Generation, nn.Module):
         _check_tokens(tokens, self.vocab)
         sequences = Sequences.of(tokens, cu_seqlens, None if cache is None else cache.seen)
         if cache is not None:
+            if cache.model is not type(self):
+                raise ValueError("the cache is of another model; make one with new_cache")
             _check_room(cache, sequences)
         return Context(sequences, cache, {} if return_aux else None)
 

@@ -30,7 +30,7 @@ class Combined(Combination):
 
 class Weighted(Combined):
     weights: tuple[float, ...] | None = Field(
-        None, description="One factor per mixer; default 1 for sum, 1/n for mean."
+        None, description="One weight per mixer; default 1 each. A mean divides by their sum."
     )
     learned: bool = Field(False, description="Whether the weights are trained from there.")
 
@@ -54,12 +54,19 @@ class Sum(Weighted):
 
 
 class Mean(Weighted):
-    """The mean of the mixers' outputs, each times its weight."""
+    """The weighted mean of the mixers' outputs; learned weights start there and go free."""
 
     word: ClassVar[str] = "mean"
 
+    def check(self, report: Report) -> None:
+        super().check(report)
+        if self.weights is not None and sum(self.weights) == 0:
+            report("MX302", self.origin.of("weights"), "a mean divides by the sum of its "
+                   "weights, which is 0", help="use sum(...) for differences")
+
     def factors(self) -> tuple[float, ...]:
-        return tuple(w / len(self.parts) for w in super().factors())
+        weights = super().factors()
+        return tuple(weight / sum(weights) for weight in weights)
 
 
 class GatedMixers(Combined):

@@ -54,10 +54,16 @@ def _discard(folder: Path) -> None:
 
 
 def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Whether it has these files and no other that could be imported in their place."""
     try:
-        return all((folder / path).read_bytes() == data for path, data in files.items())
+        found = {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.parent.name != "__pycache__"
+        }
     except OSError:
         return False
+    return found == files
 
 
 def digest(files: Mapping[str, bytes]) -> str:

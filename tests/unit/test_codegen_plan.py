@@ -202,11 +202,9 @@ def test_which_layers_share_a_module(layers: tuple[int, ...], head: str) -> None
 
 
 def test_many_sharing_layers_take_several_lines() -> None:
-    class Me:
-        layers = [SimpleNamespace(norm1=place) for place in range(400)]
-
+    model = SimpleNamespace(layers=[SimpleNamespace(norm1=place) for place in range(400)])
     some = tuple(place for place in range(2, 400) if place % 3)
     text = sharing_lines(Sharing(1, "norm1", "norm1", some))
     assert max(map(len, text.splitlines())) <= 100
-    exec(textwrap.dedent(text), {"self": Me})
-    assert [place for place in range(400) if Me.layers[place].norm1 == 1] == [1, *some]
+    exec(textwrap.dedent(text), {"self": model})
+    assert [place for place in range(400) if model.layers[place].norm1 == 1] == [1, *some]

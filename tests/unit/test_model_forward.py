@@ -139,3 +139,11 @@ def test_bad_caches(model: Model) -> None:
         model(ids(1, 5), cu_seqlens=torch.tensor([0, 4]))
     with pytest.raises(ValueError, match="int32 or int64"):
         model(ids(1, 5), cu_seqlens=torch.tensor([0, 2.5, 5]))
+
+
+@torch.no_grad()
+def test_a_cache_of_another_model_is_refused() -> None:
+    one, other = (load(f"specs/tiny/{name}.mix", seed=0).eval() for name in ("gdn", "lalte"))
+    tokens = torch.zeros(1, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="of another model"):
+        other(tokens, cache=one.new_cache(1))

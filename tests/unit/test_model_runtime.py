@@ -86,13 +86,23 @@ def test_one_folder_per_contents(own_cache: Path) -> None:
     assert type(other) is not type(first) and len(list(own_cache.iterdir())) == 2
 
 
-def test_a_damaged_cache_is_mended(own_cache: Path) -> None:
+@pytest.mark.parametrize("damage", ["edited", "truncated", "missing", "shadowed"])
+def test_a_damaged_cache_is_mended(damage: str, own_cache: Path) -> None:
     load(SPEC)
     (model_file,) = own_cache.glob("*/*/model.py")
     text = model_file.read_text()
-    model_file.write_text("raise RuntimeError('edited')")
+    if damage == "edited":
+        model_file.write_text("raise RuntimeError('edited')")
+    elif damage == "truncated":
+        model_file.write_text(text[: len(text) // 2])
+    elif damage == "missing":
+        model_file.unlink()
+    else:  # a package goes before a module of the same name
+        (model_file.parent / "model").mkdir()
+        (model_file.parent / "model" / "__init__.py").write_text("raise RuntimeError('shadowed')")
     load(SPEC)
     assert model_file.read_text() == text
+    assert [path.name for path in model_file.parent.glob("model*")] == ["model.py"]
     assert len(list(own_cache.iterdir())) == 1
 
 

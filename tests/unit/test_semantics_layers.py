@@ -196,8 +196,8 @@ def test_weights_of_sums() -> None:
     assert [n.op.factor for n in halves if isinstance(n.op, ScaleBy)] == [0.5]
     fixed = graph("[sum(a, a, weights=[1, 1/4])]", a)
     assert [n.op.factor for n in fixed if isinstance(n.op, ScaleBy)] == [0.25]
-    learned = graph("[mean(a, a, weights=[1, 1/2], learned=true)]", a)
-    assert [n.op.init for n in learned if isinstance(n.op, WeightedSum)] == [(0.5, 0.25)]
+    learned = graph("[mean(a, a, weights=[1, 3], learned=true)]", a)
+    assert [n.op.init for n in learned if isinstance(n.op, WeightedSum)] == [(0.25, 0.75)]
     gated = graph("[gated(a, a, a)]", a)
     assert [n.op.streams for n in gated if isinstance(n.op, GatedSum)] == [3]
 
