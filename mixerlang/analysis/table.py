@@ -82,17 +82,21 @@ def _cut(text: str, columns: int) -> str:
 
 def si(number: int) -> str:
     """Three digits and a power of ten: 1.23 T."""
-    return _scaled(number, 1000, ("", " k", " M", " G", " T", " P", " E", " Z", " Y"))
+    units = ("", " k", " M", " G", " T", " P", " E", " Z", " Y", " R", " Q")
+    return _scaled(number, 1000, units)
 
 
 def binary(number: int) -> str:
     """Three digits and a power of 1024: 1.50 MiB."""
-    return _scaled(number, 1024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"))
+    units = (" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB", " ZiB", " YiB")
+    return _scaled(number, 1024, units)
 
 
 def _scaled(number: int, base: int, units: tuple[str, ...]) -> str:
     value, place = float(number), 0
     while value >= 999.5 and place < len(units) - 1:
         value, place = value / base, place + 1
+    if value >= 999.5:
+        return f"{number:.2e}"
     digits = 0 if place == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{value:.{digits}f}{units[place]}"

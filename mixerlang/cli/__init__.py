@@ -5,12 +5,16 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of `mixerlang`."""
-    import io
-    import sys
+    try:
+        from .app import app
+        from .guard import tell
+        from .streams import prepare
 
-    from .app import app
-
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
-            stream.reconfigure(errors="backslashreplace")
-    app(prog_name="mixerlang")
+        prepare()
+        try:
+            app(prog_name="mixerlang")
+        except OSError as error:  # commands tell theirs; this one is of --help or --version
+            tell(error, json=False)
+            raise SystemExit(1) from None
+    except KeyboardInterrupt:  # as above: this one is of the imports
+        raise SystemExit(130) from None

@@ -17,10 +17,7 @@ def analyze(
         typer.Option(min=1, max=2**40, show_default=False,
                      help="Tokens per sequence; by default the model's context."),
     ] = None,
-    dtype: Annotated[
-        Dtype | None,
-        typer.Option(show_default=False, help="Of weights and cache; by default the model's."),
-    ] = None,
+    dtype: Dtype = None,
     json: Json = False,
     set: Set = None,
     root: Root = None,

@@ -23,14 +23,16 @@ def compile_(
     """Write a model as a folder of PyTorch that runs without mixerlang."""
     from ..codegen.compile import compile_spec
     from ..codegen.folder import write_folder
+    from ..diagnostics.terminal import clean
     from ..errors import SpecError
-    from .output import print_data, report
+    from .output import print_data, report, writing
 
     compiled, diagnostics = compile_spec(spec, settings(set), root)
     if compiled is None:
         raise SpecError(diagnostics)
     report(diagnostics)
-    refused = write_folder(compiled.files, output)
+    with writing(output):
+        refused = write_folder(compiled.files, output)
     if refused.errors:
         raise SpecError(refused)
     graph = compiled.graph
@@ -38,5 +40,5 @@ def compile_(
         print_data({"model": graph.name, "directory": str(output),
                     "parameters": graph.parameters(), "files": sorted(compiled.files)})
     else:
-        print(f"{output}: {graph.name}, {graph.parameters():,} parameters, "
-              f"{len(compiled.files)} files; start with {output / 'model.py'}")
+        print(clean(f"{output}: {graph.name}, {graph.parameters():,} parameters, "
+                    f"{len(compiled.files)} files; start with {output / 'model.py'}"))

@@ -19,7 +19,6 @@ def explain(
 ) -> None:
     """Tell what a diagnostic means, by an example, and the way out."""
     from ..diagnostics.codes import CODES
-    from ..diagnostics.suggest import nearest
     from .output import print_data
 
     if code is None:
@@ -30,9 +29,9 @@ def explain(
         return
     name = code.strip().upper()
     if name not in CODES:
-        close = nearest(name, map(str.lower, CODES))
-        help = f"did you mean {close.upper()}?" if close else "`mixerlang explain` lists all codes"
-        raise typer.BadParameter(f"{code!r} is no code; {help}", param_hint="CODE")
+        raise typer.BadParameter(
+            f"{code!r} is no code; `mixerlang explain` lists all codes", param_hint="CODE"
+        )
     text = page(name)
     if json:
         print_data({"code": name, **CODES[name]._asdict(), "page": text})

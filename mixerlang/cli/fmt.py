@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,6 +93,8 @@ def differences(path: str, before: str, after: str) -> Iterator[str]:
 
     from ..diagnostics.terminal import clean
 
-    lines = unified_diff(before.splitlines(), after.splitlines(), path, path, lineterm="")
-    for line in lines:
-        yield clean(line.replace("\t", "    ")) + "\n"
+    # StringIO ends lines at "\n" alone, so that one sees what else ends them.
+    for line in unified_diff(list(StringIO(before)), list(StringIO(after)), path, path):
+        yield clean(line.removesuffix("\n").replace("\t", "    ")) + "\n"
+        if not line.endswith("\n"):
+            yield "\\ No newline at end of file\n"

@@ -41,6 +41,18 @@ class Commands(TyperGroup):
         except (MixerlangError, OSError) as error:
             tell(error, bool(ctx.meta.get(JSON)))
             raise typer.Exit(1) from None
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            tell(CommandError("there is not enough memory", help="take a smaller batch, length or "
+                              "model, or another device"), bool(ctx.meta.get(JSON)))
+            raise typer.Exit(1) from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Python's own error, or torch's, which on the CPU is a RuntimeError like others."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def tell(error: MixerlangError | OSError, json: bool) -> None:

@@ -67,7 +67,7 @@ def place(device: str | None) -> str:
 
     wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=wanted)
+        torch.zeros(1, device=wanted).item()  # the device "meta" computes nothing
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
         reason = str(error).partition("\n")[0]
         raise CommandError(f"the device {wanted!r} cannot be used: {reason}") from None
@@ -87,8 +87,11 @@ def load_weights(model: Model, path: Path) -> Path:
 
 
 def _weights_file(path: Path) -> Path:
-    if not path.is_dir():
+    if path.is_file():
         return path
+    if not path.is_dir():
+        what = "is not a regular file" if path.exists() else "does not exist"
+        raise CommandError(f"`{path}` {what}")
     from ..training.checkpoint import Checkpoints
     from ..training.errors import TrainingError
 

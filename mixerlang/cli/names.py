@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import groupby
+from textwrap import indent, wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,19 +19,21 @@ WIDTH = 100
 
 
 def list_names(
-    section: Annotated[
-        str | None,
+    word: Annotated[
+        str,
         typer.Argument(metavar="WORD", show_default=False,
                        help="Only what has this word in its name or section."),
-    ] = None,
+    ] = "",
     json: Json = False,
 ) -> None:
     """List mixers, keeps, blocks and everything else that a spec can name."""
     from .catalogue import entries
     from .output import print_data
 
-    word = (section or "").lower()
-    found = [e for e in entries() if word in e.name or word in e.section]
+    wanted = word.lower()
+    found = [e for e in entries() if wanted in e.name or wanted in e.section]
+    if not found:
+        raise typer.BadParameter(f"no name or section has {word!r} in it", param_hint="WORD")
     if json:
         print_data([_as_json(entry) for entry in found])
         return
@@ -72,7 +75,7 @@ def show(
 def _text(entry: Entry) -> str:
     if entry.text is not None:
         return entry.text.rstrip("\n")
-    head = f"{entry.name} ({entry.section})\n{entry.about}"
+    head = "\n".join([f"{entry.name} ({entry.section})", *wrap(entry.about, WIDTH)])
     if entry.term is None:
         return head
     fields = [_field_text(field) for field in _fields(entry.term)]
@@ -80,8 +83,6 @@ def _text(entry: Entry) -> str:
 
 
 def _field_text(field: dict[str, Any]) -> str:
-    from textwrap import indent, wrap
-
     bounds = f", {field['bounds']}" if field["bounds"] else ""
     default = "required" if field["required"] else f"default {field['default']}"
     about = indent("\n".join(wrap(field["description"], WIDTH - 8)), " " * 6)

@@ -11,7 +11,7 @@ import typer
 from .guard import JSON
 
 
-class Dtype(StrEnum):
+class DtypeName(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
@@ -58,4 +58,8 @@ Device = Annotated[
     str | None,
     typer.Option(metavar="DEVICE", show_default=False, help="cpu, cuda, cuda:1; by default cuda "
                  "where there is one."),
+]
+Dtype = Annotated[
+    DtypeName | None,
+    typer.Option(show_default=False, help="Of weights and cache; by default the model's."),
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from errno import EACCES
 from pathlib import Path
 from typing import TextIO
 from uuid import uuid4
@@ -61,15 +63,27 @@ def safe(text: str, stream: TextIO) -> str:
     return "\n".join(clean(line.expandtabs(4)) for line in text.split("\n"))
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An error inside, which may be of a temporary file or of none, is told of `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all; a link keeps pointing to it, its mode stays."""
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
-        temporary.write_bytes(text.encode("utf-8"))
-        if target.exists():
-            temporary.chmod(target.stat().st_mode & 0o7777)
-        temporary.replace(target)
+        with writing(path):
+            if target.exists() and not os.access(target, os.W_OK):
+                raise PermissionError(EACCES, os.strerror(EACCES))
+            temporary.write_bytes(text.encode("utf-8"))
+            if target.exists():
+                temporary.chmod(target.stat().st_mode & 0o7777)
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -80,5 +94,3 @@ def emit(text: str, output: Path | None) -> None:
         print(safe(text, sys.stdout), end="" if text.endswith("\n") else "\n")
     else:
         write_whole(output, text if text.endswith("\n") else text + "\n")
-
-

@@ -26,7 +26,9 @@ def run(
     max_new_tokens: Annotated[
         int, typer.Option("-n", "--max-new-tokens", min=1, help="Bytes to generate.")
     ] = 200,
-    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest.")] = 0.8,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=100, help="0 takes the likeliest.")
+    ] = 0.8,
     top_k: Annotated[
         int | None,
         typer.Option(min=1, show_default=False, help="Draw among the k likeliest."),
@@ -36,12 +38,11 @@ def run(
         typer.Option(min=1e-6, max=1, show_default=False,
                      help="Draw among the fewest whose probabilities reach p."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the draws, and of weights not given.")
+    ] = 0,
     device: Device = None,
-    dtype: Annotated[
-        Dtype | None,
-        typer.Option(show_default=False, help="Of weights and cache; by default the model's."),
-    ] = None,
+    dtype: Dtype = None,
     json: Json = False,
     set: Set = None,
     root: Root = None,
@@ -49,6 +50,8 @@ def run(
     """Generate text, byte by byte."""
     if not prompt:
         raise typer.BadParameter("a model continues at least one byte", param_hint="--prompt")
+    if 0 < temperature < 1e-3:  # logits over less are no longer numbers
+        raise typer.BadParameter("take 0, or at least 0.001", param_hint="--temperature")
     from .models import load_weights, model_of_target
     from .output import note, print_data, safe
 
@@ -74,6 +77,7 @@ def run(
         if not json:
             print(safe(new, sys.stdout), end="", flush=True)
     if json:
+        prompt = bytes(start).decode("utf-8", "replace")
         print_data({"prompt": prompt, "text": text, "tokens": found})
     else:
         print()

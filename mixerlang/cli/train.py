@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..training import Corpus, Result, TrainConfig
 
 
+MOST = 1_000_000
+"""Sequences of a batch, or batches."""
+
+
 class Compute(StrEnum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -38,7 +42,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences per step.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=MOST, help="Sequences per step.")] = 8,
     length: Annotated[
         int | None,
         typer.Option(min=2, show_default=False,
@@ -56,7 +60,9 @@ def train(
         int, typer.Option(min=0, max=2**63 - 1, help="Of the weights, the batches and dropout.")
     ] = 0,
     eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 100,
-    eval_batches: Annotated[int, typer.Option(min=1, help="Batches that one looks at.")] = 8,
+    eval_batches: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Batches of the validation set.")
+    ] = 8,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 100,
     sparsity_every: Annotated[
         int | None,

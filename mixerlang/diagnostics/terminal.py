@@ -51,7 +51,7 @@ def paint(text: str, style: str, color: bool) -> str:
 
 
 def wants_color(stream: TextIO) -> bool:
-    """Whether a stream is a terminal whose user has not asked for plain text (no-color.org)."""
+    """Whether a stream is a terminal, unless its user says otherwise (no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    return stream.isatty()
+    return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()

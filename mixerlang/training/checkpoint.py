@@ -71,27 +71,27 @@ class Checkpoints:
         target = self._path(manifest.step)
         if target.exists():  # the same step of the same run has the same numbers
             return target
+        temporary = self.folder / f".writing-{manifest.step:08d}"
         try:
-            self._write(target, manifest, model, training)
+            self._write(temporary, manifest, model, training)
+            temporary.rename(target)
+            _sync(self.folder)
         except (OSError, RuntimeError, SafetensorError) as error:  # each writer has its own
-            raise CheckpointError(
-                f"{target} cannot be written, and the checkpoint before it stays: {error}"
-            ) from error
+            shutil.rmtree(temporary, ignore_errors=True)
+            before = self.last()
+            stays = "" if before is None else f", and {before.name} stays"
+            raise CheckpointError(f"{target} cannot be written{stays}: {error}") from error
         self._prune(target, manifest.best)
         return target
 
     def _write(
-        self, target: Path, manifest: Manifest, model: nn.Module, training: dict[str, Any]
+        self, folder: Path, manifest: Manifest, model: nn.Module, training: dict[str, Any]
     ) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".writing-{manifest.step:08d}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        save_model(model, str(temporary / _WEIGHTS))
-        torch.save(training, temporary / _TRAINING)
-        _write_manifest(temporary, manifest)
-        temporary.rename(target)
-        _sync(self.folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        save_model(model, str(folder / _WEIGHTS))
+        torch.save(training, folder / _TRAINING)
+        _write_manifest(folder, manifest)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"

@@ -13,7 +13,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(1000, ge=1, description="Optimizer steps.")
-    batch: int = Field(8, ge=1, description="Sequences per step.")
+    batch: int = Field(8, ge=1, le=1_000_000, description="Sequences per step.")
     length: int = Field(256, ge=2, description="Tokens per sequence.")
     lr: float = Field(3e-4, gt=0, description="Peak learning rate.")
     warmup: int | None = Field(
@@ -25,7 +25,9 @@ class TrainConfig(BaseModel):
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of the batches and of dropout.")
     eval_every: int = Field(100, ge=1, description="Steps between evaluations.")
-    eval_batches: int = Field(8, ge=1, description="Batches of the fixed validation set.")
+    eval_batches: int = Field(
+        8, ge=1, le=1_000_000, description="Batches of the fixed validation set."
+    )
     checkpoint_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     sparsity_every: int | None = Field(
         None,

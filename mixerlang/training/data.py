@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +84,7 @@ def unigram_entropy(text: Tensor) -> float:
     for start in range(0, len(text), _CHUNK):
         counts += torch.bincount(text[start : start + _CHUNK], minlength=256)
     p = counts[counts > 0].double() / len(text)
-    return float(-(p * p.log2()).sum())
+    return max(0.0, float(-(p * p.log2()).sum()))  # of one byte alone it is 0, not -0
 
 
 def sample_blocks(text: Tensor, batch: int, length: int, generator: Generator) -> Tensor:
@@ -92,11 +93,12 @@ def sample_blocks(text: Tensor, batch: int, length: int, generator: Generator) -
     return _blocks(text, starts, length)
 
 
-def spread_blocks(text: Tensor, count: int, length: int) -> Tensor:
-    """(count, length + 1) int64: blocks at even distances, the same ones every time."""
-    last = len(text) - length - 1
-    starts = torch.arange(count) * last // max(1, count - 1)
-    return _blocks(text, starts, length)
+def spread_blocks(text: Tensor, count: int, batch: int, length: int) -> Iterator[Tensor]:
+    """`count` batches (batch, length + 1) int64 of blocks at even distances, always the same."""
+    last, blocks = len(text) - length - 1, count * batch
+    for first in range(0, blocks, batch):
+        starts = torch.arange(first, first + batch) * last // max(1, blocks - 1)
+        yield _blocks(text, starts, length)
 
 
 def _blocks(text: Tensor, starts: Tensor, length: int) -> Tensor:

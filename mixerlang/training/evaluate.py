@@ -19,11 +19,13 @@ from .state import TrainingState, next_token_loss
 def evaluate(state: TrainingState, corpus: Corpus) -> Evaluated:
     """Validate in eval() mode: no dropout, budgets in force, no random number drawn."""
     config, model = state.config, state.model
-    blocks = spread_blocks(corpus.valid, config.batch * config.eval_batches, config.length)
+    batches = spread_blocks(corpus.valid, config.eval_batches, config.batch, config.length)
     loss, kept = 0.0, list[dict[str, Tensor]]()
     with evaluating(model):
-        for batch in blocks.view(config.eval_batches, config.batch, -1).to(state.device):
-            part, aux = next_token_loss(model, batch, config, state.control is not None)
+        for blocks in batches:
+            part, aux = next_token_loss(
+                model, blocks.to(state.device), config, state.control is not None
+            )
             loss += part.item() / config.eval_batches
             kept.append(kept_fractions(aux))
     if not math.isfinite(loss):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import signal
 import threading
@@ -15,7 +16,7 @@ from torch import nn
 
 from .checkpoint import Manifest
 from .config import FREE_ON_RESUME, TrainConfig
-from .errors import CheckpointError
+from .errors import CheckpointError, TrainingError
 
 
 @contextmanager
@@ -58,6 +59,19 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """A folder that no other run writes to meanwhile; the claim ends with the process."""
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"another run is at work in {directory}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def identity_of(model: nn.Module, spec: str, corpus: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from .data import Corpus
 from .errors import CheckpointError, DivergenceError, TrainingError
 from .evaluate import evaluate, require_bytes
 from .events import Evaluated, Event, Listener, Reason, Result, Saved, Started, Stopped
-from .guards import identity_of, interrupts, require_same, seeded
+from .guards import claimed, identity_of, interrupts, require_same, seeded
 from .log import Log, rewind
 from .state import TrainingState
 
@@ -66,28 +66,29 @@ class _Run:
         self.saved_step: int | None = None
 
     def open(self, stack: ExitStack, resume: bool, on_event: Listener | None) -> None:
-        """Claim the folder, go back to its last checkpoint if asked to, and attach listeners."""
+        """Enter the folder, at its last checkpoint if asked to, and attach listeners."""
         if self.directory is not None and self.checkpoints is not None:
             last = self.checkpoints.last()
             self._require_place(last, resume)
-            if last is not None:
-                self._restore(last)
-            log = self._open_log(self.directory, self.state.step if resume else -1)
-            stack.callback(log.close)
-            self.listeners.append(log)
+            try:
+                self._enter(stack, self.directory, last)
+            except OSError as error:
+                raise TrainingError(f"{self.directory} cannot hold a run: {error}") from error
         elif resume:
             raise CheckpointError("resume needs the directory of the run")
         if on_event is not None:
             self.listeners.append(on_event)
 
-    def _open_log(self, directory: Path, step: int) -> Log:
-        """The log of the run, up to the step that it goes on from."""
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            rewind(directory / "log.jsonl", step)
-            return Log(directory / "log.jsonl")
-        except OSError as error:
-            raise TrainingError(f"{directory} cannot hold a run: {error}") from error
+    def _enter(self, stack: ExitStack, directory: Path, last: Path | None) -> None:
+        """Claim the folder, go back to its last checkpoint, and open the log up to there."""
+        directory.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(claimed(directory))
+        if last is not None:
+            self._restore(last)
+        rewind(directory / "log.jsonl", -1 if last is None else self.state.step)
+        log = Log(directory / "log.jsonl")
+        stack.callback(log.close)
+        self.listeners.append(log)
 
     def loop(self, interrupted: Callable[[], bool]) -> Result:
         state = self.state

@@ -1,19 +1,14 @@
 """Run the rendered attention kernels in Triton's interpreter, and print how far off they are.
 
-A process of its own (test_kernels_attention_interpret.py starts it): the interpreter must be
-chosen before Triton is imported. Prints a JSON object: case -> relative errors of o, lse, dq, dk
-and dv against float64; "nan" where an element was never written.
+A process of its own, as TRITON_INTERPRET=1 must stand before Triton is imported:
+test_kernels_attention_interpret.py starts it. Prints a JSON object, case -> relative errors of o,
+lse, dq, dk and dv against float64; NaN where an element was never written.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import warnings
 from typing import Any
-
-os.environ["TRITON_INTERPRET"] = "1"
-warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 import torch
 from triton.runtime import interpreter

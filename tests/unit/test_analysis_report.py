@@ -141,7 +141,8 @@ def test_table_has_a_row_per_kind_of_layer() -> None:
 @pytest.mark.parametrize(
     ("number", "text"),
     [(0, "0"), (999, "999"), (1000, "1.00 k"), (9_996, "10.0 k"), (123_456, "123 k"),
-     (999_999, "1.00 M"), (3_850_000_000_000, "3.85 T")],
+     (999_999, "1.00 M"), (3_850_000_000_000, "3.85 T"), (983 * 10**30, "983 Q"),
+     (10**33, "1.00e+33")],
 )
 def test_powers_of_ten(number: int, text: str) -> None:
     assert si(number) == text
@@ -151,3 +152,9 @@ def test_powers_of_two() -> None:
     assert [binary(n) for n in (0, 1023, 1536, 5 << 30)] == [
         "0 B", "1.00 KiB", "1.50 KiB", "5.00 GiB",
     ]
+    assert binary(1 << 100) == "1.27e+30"
+
+
+def test_no_number_of_the_table_is_cut() -> None:
+    lines = table(analyze(graph_of(PAPER / "lalte_1400m.mix"), 10**9, 10**12)).splitlines()
+    assert not any("…" in line for line in lines)

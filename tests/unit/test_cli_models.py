@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from mixerlang.cli.app import app
@@ -140,7 +141,9 @@ def test_bad_weights_and_devices(spec: Path, trained: Path, tmp_path: Path) -> N
     for options, text in (
         (["--weights", junk], "cannot be read"),
         (["--weights", tmp_path], "holds no checkpoint"),
-        (["--weights", tmp_path / "none"], "No such file"),
+        (["--weights", tmp_path / "none"], "does not exist"),
+        (["--weights", "/dev/null"], "is not a regular file"),
+        (["--device", "meta"], "device 'meta' cannot be used"),
         (["--device", "gpu"], "device 'gpu' cannot be used"),
         (["--weights", trained, "--set", "w=300"], None),
     ):
@@ -157,8 +160,28 @@ def test_bad_weights_and_devices(spec: Path, trained: Path, tmp_path: Path) -> N
     assert "do not fit" in misfit.stderr
 
 
+def test_a_batch_too_large_for_the_memory(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mixerlang.training.state import TrainingState
+
+    def huge(*args: object) -> None:
+        torch.empty(2**60)
+
+    monkeypatch.setattr(TrainingState, "_batch", huge)
+    result = run("train", spec, *QUICK)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: there is not enough memory\n")
+
+
+def test_a_prompt_of_any_bytes_is_valid_json(spec: Path) -> None:
+    result = run("run", spec, "-n", "1", "--json", "--prompt", "a\udcff")
+    assert json.loads(result.stdout)["prompt"] == "a\ufffd"
+
+
 def test_usage(spec: Path) -> None:
     assert run("run", spec, "--prompt", "").exit_code == 2
     assert run("run", spec, "--top-p", "2").exit_code == 2
-    assert run("run", spec, "--temperature", "-1").exit_code == 2
+    for temperature in ("-1", "1e-9", "inf", "nan"):
+        assert run("run", spec, "--temperature", temperature).exit_code == 2
+    assert run("run", spec, "--seed", 2**64).exit_code == 2
+    assert run("train", spec, "--batch", 10**20).exit_code == 2
     assert run("train", spec, "--steps", "0").exit_code == 2

@@ -81,7 +81,8 @@ def test_show_tells_all_meanings_of_a_name() -> None:
 
 def test_near_misses_are_told() -> None:
     assert "gated_deltanet" in run("show", "gated_deltane").stderr
-    assert "MX203" in run("explain", "MX2O3").stderr
+    assert "`mixerlang explain` lists all" in run("explain", "MX999").stderr
+    assert run("list", "gated_deltane?").exit_code == 2
 
 
 def test_explain_lists_codes() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = str(ROOT / "specs/paper/lalte_400m.mix")
@@ -55,11 +58,34 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert process.wait(timeout=60) == 141
 
 
-def test_a_terminal_without_unicode_gets_escapes() -> None:
+def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([*MIXERLANG, "graph", SPEC], env=environment, capture_output=True)
     assert done.returncode == 0
-    assert b"\\u251c" in done.stdout
+    assert b"\n|- embedding   32,000 tokens" in done.stdout
+    (tmp_path / "a.mix").write_text("# \u4e2d\nmodel \u4e2d {}\n", "utf-8")
+    done = subprocess.run([*MIXERLANG, "check", tmp_path / "a.mix"], env=environment,
+                          capture_output=True)
+    assert done.returncode == 1
+    assert b"\\u4e2d" in done.stdout
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(closed: str) -> None:
+    for command, code in ((f"check {SPEC}", 0), (f"graph {SPEC}", 0), ("explain MX201", 0),
+                          ("check none.mix", 1), ("graph none.mix", 1), ("--help", 0)):
+        line = f"{shlex.join(MIXERLANG)} {command} {closed}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True)
+        assert done.returncode == code, line
+        assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "--help"])
+def test_a_full_disk_is_told(command: str) -> None:
+    with open("/dev/full", "w") as full:  # a device of Linux on which every write fails so
+        done = subprocess.run([*MIXERLANG, command], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == b"error: No space left on device"
 
 
 def test_interrupts_are_quiet() -> None:

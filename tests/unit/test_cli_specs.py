@@ -157,6 +157,29 @@ def test_fmt_check_and_diff_change_nothing(tmp_path: Path) -> None:
     assert run("fmt", path, "--diff").stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [("let a = 1", "\\ No newline at end of file"), ("let a = 1\r\n", "-let a = 1␍"),
+     ("\ufefflet a = 1\n", "-\N{REPLACEMENT CHARACTER}let a = 1")],
+)
+def test_fmt_diff_shows_what_is_not_seen(before: str, change: str) -> None:
+    result = run("fmt", "--diff", "-", input=before.encode())
+    assert result.exit_code == 1
+    assert change in result.stdout.splitlines()
+
+
+def test_fmt_leaves_a_file_that_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mix"
+    path.write_text(UGLY)
+    monkeypatch.setattr("os.access", lambda *args: False)  # root may write to any
+    result = run("fmt", path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: `{path}`: Permission denied\n"
+    assert path.read_text() == UGLY
+
+
 def test_fmt_of_stdin(tmp_path: Path) -> None:
     path = tmp_path / "a.mix"
     path.write_text(UGLY)

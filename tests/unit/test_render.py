@@ -150,9 +150,12 @@ class Terminal(io.StringIO):
 
 def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     assert wants_color(Terminal())
     assert not wants_color(io.StringIO())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert wants_color(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
     assert not wants_color(Terminal())
     item = diagnostic("ab", 0, 1)

@@ -145,6 +145,18 @@ def test_svg_stays_inside_its_page(mixed: Graph) -> None:
         assert 0 <= y <= y + h <= page[1]
 
 
+def test_svg_names_stay_inside_narrow_boxes(tmp_path: Path) -> None:
+    name = "w" * 40
+    (tmp_path / "a.mix").write_text(
+        f"model m {{ vocab = 256; dim = 64; context = 64; let a = attention(heads=2)\n"
+        f"let {name} = attention(heads=4)\nlayers = (([{name}, a] * 2 + [a]) * 2 + [a]) * 2 }}"
+    )
+    graph, _ = build_graph(str(tmp_path / "a.mix"))
+    assert graph is not None
+    shown = re.findall(r">(w+…)<", svg(graph))
+    assert len(shown[0]) * 8 <= 250 - 6 * 14  # inside three frames
+
+
 def test_mermaid_is_whole(mixed: Graph) -> None:
     lines = [line.strip() for line in mermaid(mixed).splitlines()]
     opened = sum(line.startswith("subgraph") for line in lines)

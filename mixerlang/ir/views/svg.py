@@ -11,6 +11,8 @@ from .wording import outside, place
 MARGIN = 28
 STACK = 250
 """Width of the stack."""
+CHARACTER = 8
+"""Width of a character of a name, a little more than it takes."""
 BOX = 36
 """Height of its boxes."""
 GAP = 18
@@ -72,7 +74,8 @@ class _Stack:
         self.canvas.box(x, y, w, BOX + 10 * (text is not None), hue=hue)
         middle = x + w / 2
         if text is None:
-            self.canvas.text(middle, y + BOX / 2 + 4.5, clip(name, 28), "name", "middle")
+            shown = clip(name, max(1, int(w - 16) // CHARACTER))
+            self.canvas.text(middle, y + BOX / 2 + 4.5, shown, "name", "middle")
             return y + BOX
         self.canvas.text(middle, y + 19, name, "name", "middle")
         self.canvas.text(middle, y + 36, clip(text, 38), "quiet", "middle")

@@ -58,6 +58,23 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(
     assert list(store.folder.iterdir()) == [new]
 
 
+def test_a_write_that_fails_leaves_no_rest_and_says_what_stays(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    model, store = make_model(), Checkpoints(tmp_path)
+    for steps, message in (((2,), r"00000002 cannot be written: .*No space"),
+                           ((3, 4), r"00000004 cannot be written, and step-00000003 stays: ")):
+        for step in steps[:-1]:
+            store.save(manifest(step), model, {})
+        with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=message):
+            patch.setattr(torch, "save", full)
+            store.save(manifest(steps[-1]), model, {})
+    assert [path.name for path in store.folder.iterdir()] == ["step-00000003"]
+
+
 def test_the_last_and_the_best_stay(make_model: Make, tmp_path: Path) -> None:
     model, store = make_model(), Checkpoints(tmp_path)
     assert store.last() is None

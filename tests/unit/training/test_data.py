@@ -121,13 +121,15 @@ def test_blocks_are_contiguous_and_reach_every_place() -> None:
     assert set(blocks[:, 0].tolist()) == set(range(16))  # 15 is the last start of 5 bytes
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 50])
-def test_validation_blocks_span_the_text(count: int) -> None:
+@pytest.mark.parametrize(("count", "batch"), [(1, 1), (1, 2), (2, 1), (7, 3), (50, 1)])
+def test_validation_blocks_span_the_text(count: int, batch: int) -> None:
     text = torch.arange(100, dtype=torch.uint8)
-    blocks = spread_blocks(text, count, 9)
-    assert blocks.shape == (count, 10)
-    assert blocks[0, 0] == 0
-    assert blocks[-1, -1] == (99 if count > 1 else 9)
+    batches = list(spread_blocks(text, count, batch, 9))
+    assert [blocks.shape for blocks in batches] == [(batch, 10)] * count
+    starts = torch.cat(batches)[:, 0]
+    assert starts[0] == 0
+    assert starts[-1] == (90 if count * batch > 1 else 0)
+    assert starts.int().diff().unique().numel() <= 2  # even, but for rounding
 
 
 def test_the_digest_tells_texts_apart() -> None:

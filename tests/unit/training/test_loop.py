@@ -300,3 +300,16 @@ def test_the_best_checkpoint_stays(
     assert last is not None
     assert (found.name, last.name) == (f"step-{best:08d}", "step-00000012")
     assert sorted(store.folder.iterdir()) == [found, last]
+
+
+def test_two_runs_never_share_a_folder(
+    make_model: Make, corpus: Corpus, config: TrainConfig, tmp_path: Path
+) -> None:
+    def start_another(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 1:
+            with pytest.raises(TrainingError, match="another run is at work"):
+                train(make_model(), corpus, config, directory=tmp_path)
+
+    train(make_model(), corpus, config, directory=tmp_path, on_event=start_another)
+    steps = [line["step"] for line in numbers(tmp_path) if line["event"] == "step"]
+    assert steps == list(range(1, 13))

@@ -1,0 +1,37 @@
+"""Which tile runs a variant, from the table measured beside this file."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .variant import Tile, Variant
+
+
+@cache
+def table() -> dict[str, Any]:
+    """tiles.json: {"source": ..., "tiles": {architecture: {pass: [row, ...]}}}."""
+    loaded: dict[str, Any] = json.loads((Path(__file__).parent / "tiles.json").read_text())
+    return loaded
+
+
+def choose(name: str, variant: Variant, architecture: str) -> Tile:
+    """The first row of the table whose bounds hold the variant."""
+    for row in table()["tiles"][architecture][name]:
+        if fits(row, variant):
+            return Tile(*row["tile"])
+    raise LookupError(f"no {architecture} tile of {name} holds {variant}")
+
+
+def fits(row: dict[str, Any], variant: Variant) -> bool:
+    """Rows bound bytes per element, the larger head dim and the window; full is the widest."""
+    dim = max(variant.head_dim, variant.value_dim)
+    size = 4 if variant.dtype == "float32" else 2
+    window = row.get("window")
+    return bool(
+        row["bytes"] == size
+        and dim <= row["dim"]
+        and (window is None or (variant.window is not None and variant.window <= window))
+    )
