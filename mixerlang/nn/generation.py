@@ -45,9 +45,10 @@ class Sampling:
         return torch.multinomial(probabilities, 1, generator=self.generator).squeeze(-1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(N, vocab) -> what a temperature above 0 draws from, in float32."""
-        logits = logits.float()
-        # From the largest down, so that no temperature is too low to divide by.
+        """(N, vocab) -> what a temperature above 0 draws from, in float64."""
+        logits = logits.double()
+        # From the largest down and in double precision, so that no temperature is too low to
+        # divide by.
         logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             kept = logits.topk(self.top_k).indices
