@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
 
 # Small tensors gain nothing from threads, and threads that wait for each other on a busy machine
 # lose a factor of ten.
 torch.set_num_threads(1)
+
+# The same examples every time, however busy the machine is. To look for new ones:
+# pytest --hypothesis-profile=default.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,11 +45,10 @@ class Sampling:
         return torch.multinomial(probabilities, 1, generator=self.generator).squeeze(-1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(N, vocab) -> what a temperature above 0 draws from, in float64."""
-        logits = logits.double()
-        # From the largest down and in double precision, so that no temperature is too low to
-        # divide by.
-        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        """(N, vocab) -> what a temperature above 0 draws from, in float32."""
+        # From the largest down and in double precision, so that no temperature is too low.
+        below = (logits - logits.amax(-1, keepdim=True)).double()
+        logits = (below / self.temperature).float()
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             kept = logits.topk(self.top_k).indices
             logits = torch.full_like(logits, -torch.inf).scatter(-1, kept, logits.gather(-1, kept))

@@ -123,7 +123,7 @@ def check_text(text: str) -> None:
 @example("#")
 @example("\ufeff")
 @settings(
-    max_examples=600, deadline=None, derandomize=True, database=None,
+    max_examples=3000, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_edited_specs(text: str) -> None:
@@ -131,6 +131,6 @@ def test_edited_specs(text: str) -> None:
 
 
 @given(st.text())
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=1000, deadline=None, derandomize=True, database=None)
 def test_any_text(text: str) -> None:
     check_text(text)
