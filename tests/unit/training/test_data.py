@@ -182,7 +182,7 @@ def test_enwik8_is_downloaded_once_and_split(
     assert bytes(corpus.valid.tolist()) == small_enwik8[900:950]
     assert len(open_corpus("enwik8", limit=200).train) == 180
     assert calls == [1]
-    assert [path.name for path in sources.cache_folder().iterdir()] == ["enwik8"]
+    assert [path.name for path in sources.cache_root().iterdir()] == ["enwik8"]
 
 
 @pytest.mark.parametrize(
@@ -201,11 +201,11 @@ def test_a_download_that_fails_leaves_nothing(
     serve(monkeypatch, archive, "some notice\nERROR: No matching distribution found")
     with pytest.raises(CorpusError, match=message):
         open_corpus("enwik8")
-    assert list(sources.cache_folder().iterdir()) == []
+    assert list(sources.cache_root().iterdir()) == []
 
 
 def test_a_cached_enwik8_that_is_not_enwik8_is_refused(small_enwik8: bytes) -> None:
-    path = sources.cache_folder() / "enwik8"
+    path = sources.cache_root() / "enwik8"
     path.parent.mkdir(parents=True)
     path.write_bytes(small_enwik8[:-1] + b"!")
     with pytest.raises(CorpusError, match="is not enwik8"):
