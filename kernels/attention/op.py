@@ -52,11 +52,40 @@ def attention_with_lse(
     tf32: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """`attention`, and the log-sum-exp of each row's scores (B, H, T); both have gradients."""
+    _check(q, k, v, cu_seqlens)
+    if sinks < 0 or (window is not None and window < 1):
+        raise ValueError(f"a window is 1 or more and sinks 0 or more, not {window} and {sinks}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if cu_seqlens is not None and q.shape[0] != 1:
-        raise ValueError(f"packed sequences lie in one batch row, not in {q.shape[0]}")
     result: tuple[Tensor, Tensor] = _attention(q, k, v, cu_seqlens, window, sinks, scale, tf32)
     return result
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> None:
+    """Refuse shapes that the kernels would read beyond. What cu_seqlens holds is checked on the
+    CPU alone: elsewhere a look at it would wait for the device."""
+    if not q.dim() == k.dim() == v.dim() == 4:
+        raise ValueError(f"q, k and v are (B, T, heads, channels), not of {q.dim()}, {k.dim()} and "
+                         f"{v.dim()} axes")
+    if not q.shape[:2] == k.shape[:2] == v.shape[:2] or q.numel() == 0:
+        raise ValueError(f"q, k and v share B and T, 1 or more, not {tuple(q.shape[:2])}, "
+                         f"{tuple(k.shape[:2])} and {tuple(v.shape[:2])}")
+    if k.shape[2] != v.shape[2] or q.shape[3] != k.shape[3]:
+        raise ValueError(f"k and v share their heads, q and k their channels: {tuple(q.shape)}, "
+                         f"{tuple(k.shape)} and {tuple(v.shape)} do not")
+    if q.shape[2] % k.shape[2]:
+        raise ValueError(f"{k.shape[2]} KV heads do not divide {q.shape[2]} query heads")
+    if not q.device == k.device == v.device:
+        raise ValueError(f"q, k and v are on {q.device}, {k.device} and {v.device}")
+    if cu_seqlens is None:
+        return
+    if q.shape[0] != 1:
+        raise ValueError(f"packed sequences lie in one batch row, not in {q.shape[0]}")
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.is_floating_point():
+        raise ValueError("cu_seqlens is (N + 1,) integers")
+    if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
+        edges = cu_seqlens.tolist()
+        if edges[0] != 0 or edges[-1] != q.shape[1] or edges != sorted(edges):
+            raise ValueError(f"cu_seqlens must rise from 0 to {q.shape[1]}, not {edges[:8]}")
 
 
 @torch.library.custom_op("mixerlang::attention", mutates_args=())

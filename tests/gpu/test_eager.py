@@ -60,4 +60,4 @@ def test_trains_and_generates_in_bf16(spec: Path) -> None:
     model.eval()
     prompts = [tokens[0, :5].tolist(), tokens[1, :40].tolist()]
     out = model.generate(prompts, max_new_tokens=50)
-    assert [len(ids) for ids in out] == [50, 50] or [len(ids) for ids in out] == [55, 90]
+    assert [len(ids) for ids in out] == [50, 50]

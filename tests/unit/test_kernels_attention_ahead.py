@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("triton")
-
 from mixerlang.kernels.attention import ahead
 from mixerlang.kernels.attention.render import PASSES
 from mixerlang.kernels.attention.tiles import choose

@@ -119,3 +119,36 @@ def test_packed_needs_one_row() -> None:
     q, k, v = make(4, 2, 2, batch=2)
     with pytest.raises(ValueError, match="one batch row"):
         op.attention(q, k, v, cu_seqlens=packed([0, 4]))
+
+
+@pytest.mark.parametrize(
+    ("q", "k", "v", "message"),
+    [
+        ((4, 2, 8), (1, 4, 2, 8), (1, 4, 2, 8), "axes"),
+        ((1, 4, 2, 8), (1, 3, 2, 8), (1, 3, 2, 8), "share B and T"),
+        ((1, 4, 2, 8), (2, 4, 2, 8), (1, 4, 2, 8), "share B and T"),
+        ((1, 0, 2, 8), (1, 0, 2, 8), (1, 0, 2, 8), "1 or more"),
+        ((1, 4, 2, 8), (1, 4, 2, 7), (1, 4, 2, 8), "their channels"),
+        ((1, 4, 2, 8), (1, 4, 2, 8), (1, 4, 1, 8), "their heads"),
+        ((1, 4, 3, 8), (1, 4, 2, 8), (1, 4, 2, 8), "do not divide 3"),
+    ],
+)
+def test_refuses_shapes_it_would_read_beyond(
+    q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        op.attention(torch.ones(q), torch.ones(k), torch.ones(v), window=2)
+
+
+@pytest.mark.parametrize("edges", [[0, 3], [1, 4], [0, 3, 2, 4], [4]])
+def test_refuses_edges_that_do_not_fit(edges: list[int]) -> None:
+    q, k, v = make(4, 2, 2)
+    with pytest.raises(ValueError, match="cu_seqlens"):
+        op.attention(q, k, v, cu_seqlens=packed(edges))
+
+
+@pytest.mark.parametrize(("window", "sinks"), [(0, 0), (4, -1)])
+def test_refuses_windows_that_are_none(window: int, sinks: int) -> None:
+    q, k, v = make(4, 2, 2)
+    with pytest.raises(ValueError, match="a window is 1 or more"):
+        op.attention(q, k, v, window=window, sinks=sinks)
