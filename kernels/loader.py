@@ -1,5 +1,8 @@
 """Rendered kernels as modules: Triton reads a kernel's source from a file, so each gets one.
 
+A package that was rendered beforehand carries its kernels as modules of its own, and needs no
+renderer. Elsewhere they are rendered when first called for, into a cache.
+
 A file's folder is named by the hash of its text. Two processes that render the same kernel write
 the same bytes, and each puts its file in place in one step, so neither reads a half-written one.
 """
@@ -7,12 +10,43 @@ the same bytes, and each puts its file in place in one step, so neither reads a 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import os
+import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+
+
+def namespace(module_name: str) -> str:
+    """Where the ops of `module_name` register: under the package that holds its `kernels`.
+
+    So a generated folder with kernels of its own and mixerlang fit in one process.
+    """
+    package = module_name.partition(".kernels.")[0]
+    return re.sub(r"\W", "_", package)
+
+
+def kernel(package: str, stem: str, render: Callable[[], str]) -> ModuleType:
+    """The module of a kernel: `package`.rendered.`stem` where that is, else what `render` gives."""
+    name = f"{package}.rendered.{stem}"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name not in (name, f"{package}.rendered"):
+            raise
+    try:
+        return load(stem, render())
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("jinja2", f"{package}.render"):
+            raise
+        raise ImportError(
+            f"{package} carries no {stem}, and {missing.name}, which would render it, is not "
+            "there: generate the folder again for these sizes, or install mixerlang"
+        ) from missing
 
 
 def cache_root() -> Path:
