@@ -1,0 +1,1 @@
+"""Rotary position embeddings, with the norm of queries and keys that may stand before them."""
