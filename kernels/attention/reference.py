@@ -8,7 +8,6 @@ h // R), Q queries, K keys, D channels of q and k, E channels of v. `t` holds po
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -104,12 +103,14 @@ def see_dilated(t: Tensor, j: Tensor, size: int, rate: int) -> Tensor:
     return see_strided(t, j, rate) & see_window(t, j, size * rate)
 
 
-def alibi_slopes(heads: int) -> Tensor:
-    """(H,) geometric slopes, 2^(-8/H) and its powers; between powers of two as ALiBi's authors."""
+def alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
+    """(H,) float32 geometric slopes, 2^(-8/H) and its powers; between powers of two as ALiBi's
+    authors. Made on the device: a copy to it could not be captured in a CUDA graph."""
     power = 1 << (heads.bit_length() - 1)
-    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
-    slopes += [2 ** (-4 * (2 * i + 1) / power) for i in range(heads - power)]
-    return torch.tensor(slopes)
+    head = torch.arange(heads, dtype=torch.float64, device=device)
+    between = -4 * (2 * (head - power) + 1)
+    exponents = torch.where(head < power, -8 * (head + 1), between) / power
+    return torch.exp2(exponents).to(torch.float32)
 
 
 def alibi_bias(slopes: Tensor, t: Tensor, j: Tensor) -> Tensor:
@@ -189,77 +190,3 @@ def straight_through(v: Tensor, score: Tensor) -> Tensor:
     v: (B, G, K, E); score: (B, G, K). d/dv is the identity, d/dscore[j] = <dL/dv[j], v[j]>.
     """
     return v + v.detach() * (score - score.detach()).unsqueeze(-1).to(v.dtype)
-
-
-NEVER = torch.iinfo(torch.int64).max
-"""The death time of a token that stays."""
-
-
-def death_times(z: Tensor, window: int, budget: int, sinks: int = 0) -> Tensor:
-    """Query t sees j iff j <= t < death[j]: learned token eviction under a budget, exactly.
-
-    z: (..., T) logits of whole sequences. The first `sinks` tokens never die and take as many of
-    the `budget` slots. A token leaves the window at query j + window and dies there unless z > 0
-    and it is among the best (z descending, position ascending) of those that left; it dies later
-    when better ones fill the slots. Returns (..., T) int64.
-    """
-    position = torch.arange(z.shape[-1], device=z.device)
-    candidates = z.masked_fill(~(z > 0) | (position < sinks), -torch.inf)
-    _, fate = stream_top(z[..., :0], candidates, budget - sinks)
-    death = torch.where(fate < z.shape[-1], fate + window, NEVER)
-    return death.masked_fill(position < sinks, NEVER)
-
-
-def stream_top(
-    held: Tensor, arrivals: Tensor, slots: int, block: int = 256
-) -> tuple[Tensor, Tensor]:
-    """Until when a streaming top-`slots` holds each entry.
-
-    held: (..., M), at most `slots` candidates from before; arrivals: (..., A), one after another.
-    Both are scores in order of age, -inf for what is no candidate. An arrival enters if fewer
-    than `slots` earlier ones are at least as good, and pushes out the latest of the lowest.
-    Returns (..., M) and (..., A) int64: the index of the arrival at which the entry leaves (its
-    own if it never enters, 0 for a held non-candidate), A if it stays.
-
-    Arrivals are taken in blocks, each against the slots alone, so memory grows with
-    (slots + block) * block and not with A^2.
-    """
-    total, before = arrivals.shape[-1], held.shape[-1]
-    lead = arrivals.shape[:-1]
-    index = torch.arange(before + total, device=arrivals.device).expand(*lead, -1)
-    # One column more than entries: what writes for entries that already left ends there.
-    fate = torch.full((*lead, before + total + 1), total, device=arrivals.device)
-    entry = index[..., :before]
-    for start in range(0, total, block):
-        newcomers = arrivals[..., start : start + block]
-        pool = torch.cat([held, newcomers], dim=-1)
-        columns = before + start + torch.arange(newcomers.shape[-1], device=pool.device)
-        entry = torch.cat([entry, columns.expand(*lead, -1)], dim=-1)
-        leave = _leave_times(pool, held.shape[-1], slots)
-        stays = leave == newcomers.shape[-1]
-        fate.scatter_(-1, entry, torch.where(stays, total, start + leave))
-        chosen = (~stays).to(torch.int8).argsort(dim=-1, stable=True)[..., :slots]
-        gone = ~stays.gather(-1, chosen)
-        held = pool.gather(-1, chosen).masked_fill(gone, -torch.inf)
-        entry = entry.gather(-1, chosen).masked_fill(gone, before + total)
-    return fate[..., :before], fate[..., before : before + total]
-
-
-def _leave_times(pool: Tensor, held: int, slots: int) -> Tensor:
-    """`stream_top` for one block: pool (..., held + C) holds the slots, then C arrivals.
-
-    Returns (..., held + C): the arrival in 0..C-1 at which `slots` entries are ordered before
-    this one, C if none is.
-    """
-    order = pool.argsort(dim=-1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        -1, order, torch.arange(pool.shape[-1], device=pool.device).expand_as(order)
-    )
-    held_before = torch.empty_like(order).scatter_(-1, order, (order < held).cumsum(-1))
-    held_before[..., :held] -= 1  # an entry is not before itself
-    before = rank[..., None, held:] < rank[..., :, None]
-    full = before.cumsum(-1, dtype=torch.int32) >= (slots - held_before)[..., None]
-    arrival = torch.arange(pool.shape[-1] - held, device=pool.device)
-    own = F.pad(arrival, (held, 0))
-    pushed_out = full & (arrival >= own[:, None])
-    return torch.where(pool > -torch.inf, (~pushed_out).sum(-1), own)

@@ -57,7 +57,7 @@ class Layer:
         sequences = Sequences.of(x, starts, None if cache is None else cache.seen)
         y: Tensor = self.attention(x, Context(sequences, cache, aux, PATH))
         if cache is not None:
-            cache.seen = cache.seen + sequences.counts
+            cache.advance(sequences)
         return y
 
     def in_parts(self, x: Tensor, sizes: list[int], cache: Cache) -> Tensor:

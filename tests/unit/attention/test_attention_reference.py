@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -131,58 +129,6 @@ def test_straight_through_blocks():
 
 
 # ------------------------------------------------------------------------ learned token eviction
-
-
-def heap_deaths(z, window, budget, sinks):
-    """Death times by a heap whose least entry is the latest of the lowest."""
-    death, heap = {}, []
-    for j, score in enumerate(z):
-        if j < sinks:
-            death[j] = ref.NEVER
-        elif not score > 0:
-            death[j] = j + window
-        else:
-            death[j] = ref.NEVER
-            heappush(heap, (score, -j))
-            if len(heap) > budget - sinks:
-                _, loser = heappop(heap)
-                death[-loser] = j + window
-    return [death[j] for j in range(len(z))]
-
-
-SCORES = st.lists(st.integers(-2, 3), min_size=1, max_size=40)
-
-
-@given(SCORES, st.integers(1, 9), st.integers(0, 4), st.integers(0, 8))
-def test_death_times(scores, window, sinks, more):
-    z = torch.tensor(scores).float()
-    death = ref.death_times(z, window, sinks + more, sinks)
-    assert death.tolist() == heap_deaths(scores, window, sinks + more, sinks)
-
-
-@given(SCORES, st.integers(0, 6), st.integers(1, 5), st.integers(0, 40))
-def test_top_in_blocks_and_carried_over(scores, slots, block, cut):
-    """Any block size, and any cut with what is held carried over, give the same fates."""
-    z = torch.tensor(scores).float()
-    z = z.masked_fill(z <= 0, -torch.inf)
-    none = z[:0]
-    _, whole = ref.stream_top(none, z, slots)
-    assert torch.equal(ref.stream_top(none, z, slots, block)[1], whole)
-
-    cut = min(cut, len(z))
-    _, before = ref.stream_top(none, z[:cut], slots)
-    held = z[:cut].masked_fill(before < cut, -torch.inf)
-    fate_held, after = ref.stream_top(held, z[cut:], slots, block)
-    stays = before == cut
-    joined = torch.cat([torch.where(stays, cut + fate_held, before), cut + after])
-    assert torch.equal(joined, whole)
-
-
-def test_deaths_per_head():
-    z = torch.randn(2, 3, 300)
-    death = ref.death_times(z, 20, 15, 2)
-    for n, g in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
-        assert death[n, g].tolist() == heap_deaths(z[n, g].tolist(), 20, 15, 2)
 
 
 def test_straight_through():
