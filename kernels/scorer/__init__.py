@@ -1,0 +1,1 @@
+"""The CNN that scores tokens for learned eviction, in one launch."""

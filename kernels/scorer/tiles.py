@@ -1,0 +1,41 @@
+"""How the scorer's passes are cut, by GPU generation, bytes per element and widest layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .network import Network
+
+ARCHITECTURES = ("sm_80", "sm_90")
+
+Tile = dict[str, Any]
+"""BLOCK or ROWS (rows at once), num_warps, and where it counts num_stages and PER_SM: programs on a
+multiprocessor at a time, for a pass whose programs take turns at tiles."""
+
+
+def tiles(name: str, network: Network) -> dict[tuple[str, int], Tile]:
+    """(GPU generation, bytes per element) -> what the pass is told at launch."""
+    return {
+        (target, size): choose(name, network, target, size)
+        for target in ARCHITECTURES
+        for size in (2, 4)
+    }
+
+
+def choose(name: str, network: Network, target: str, size: int) -> Tile:
+    """The tile of one pass."""
+    if name == "backward_weights":
+        warps = 4 if size == 2 and target == "sm_90" else 8
+        return {"ROWS": 64 if size == 2 else 16, "num_warps": warps, "num_stages": 2}
+    wide = max(network.channels) > 64
+    tile: Tile = {"BLOCK": 64, "num_warps": 4, "STAGES": 2, "CACHE": ".ca"}
+    if size == 4:
+        # Products on the plain cores hold their factors in registers; tiles stay small.
+        tile |= {"BLOCK": 32 if network.lookahead <= 8 else 64, "STAGES": 1, "CACHE": None}
+    if wide or size == 4 or target == "sm_80":
+        tile["num_warps"] = 8
+    if name == "backward_inputs":
+        return tile
+    if tile["num_warps"] == 4:
+        return tile | {"PER_SM": 3, "maxnreg": 168}
+    return tile | {"PER_SM": 2 if wide else 3}
