@@ -9,36 +9,53 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import loader
-from . import render
-from .tiles import choose
-from .variant import Tile, Variant
+from ..launcher import Launcher
+from .call import NOTHING, Extras
+from .packing import bounds
+from .slots import slot_deaths
+from .variant import Tile, Variant, precision
 
-
-class Bounds(NamedTuple):
-    """Where each token's sequence starts and ends on the token axis: (T,) int32 both."""
-
-    starts: Tensor
-    ends: Tensor
-
-
-def bounds(cu_seqlens: Tensor, tokens: int) -> Bounds:
-    """cu_seqlens: (N + 1,) integers from 0 to `tokens`. Does not wait for the device."""
-    edges = cu_seqlens.to(torch.int32)
-    position = torch.arange(tokens, device=edges.device, dtype=torch.int32)
-    index = torch.searchsorted(edges, position, right=True)
-    return Bounds(edges[index - 1], edges[index])
+RUN = 1024
+"""Queries, at least, whose share of the sinks' gradients one program sums."""
+MOST_RUNS = 64
 
 
 @cache
-def kernel(name: str, variant: Variant, tile: Tile) -> ModuleType:
+def kernel(name: str, variant: Variant) -> ModuleType:
     """One pass's rendered module."""
-    return loader.load(render.file_stem(name, variant), render.render(name, variant, tile))
+
+    def source() -> str:
+        from .render import render  # absent from a folder that carries its rendered kernels
+
+        return render(name, variant)
+
+    return loader.kernel(__package__, variant.stem(name), source)
+
+
+@cache
+def launcher(
+    name: str,
+    variant: Variant,
+    dtype: torch.dtype,
+    architecture: str,
+    tile: Tile | None = None,
+    tf32: bool = False,
+    wide: bool = False,
+) -> Launcher:
+    """A pass with its constants: the module's own tile, unless another is asked for."""
+    module = kernel(name, variant)
+    size = dtype.itemsize
+    shipped = module.TILES[architecture, size]
+    options = tile.options(name) if tile else module.TILES.get((gpu(), size), shipped)
+    rounding = precision(str(dtype).removeprefix("torch."), tf32)
+    function = getattr(module, f"attention_{name}")
+    gathers = {"WIDE": wide} if "WIDE" in function.arg_names else {}
+    return Launcher(function, {**options, "PRECISION": rounding, **gathers})
 
 
 def forward(
@@ -46,21 +63,25 @@ def forward(
     k: Tensor,
     v: Tensor,
     variant: Variant,
-    packing: Bounds | None = None,
+    extras: Extras = NOTHING,
     tile: Tile | None = None,
+    tf32: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """o (B, T, H, E) and lse."""
     q, k, v = map(adjacent, (q, k, v))
     batch, tokens, heads, _ = q.shape
     o = q.new_empty(batch, tokens, heads, variant.value_dim)
     lse = q.new_empty(batch, heads, tokens, dtype=torch.float32)
-    module = kernel("forward", variant, tile or choose("forward", variant, architecture(q)))
-    module.attention_forward[grid(module.BLOCK_Q, tokens, heads, batch)](
+    launch = launcher("forward", variant, q.dtype, architecture(q), tile, tf32, wide(k, v))
+    launch(
+        grid(launch.constants["BLOCK_Q"], tokens, heads, batch),
         *(q, k, v, o, lse),
-        *(packing.starts,) if packing else (),
+        *bounds(extras.cu_seqlens, tokens)[:1],
+        *by_query(extras),
+        *per_head(extras),
+        *(extras.sink_logits.contiguous(),) if extras.sink_logits is not None else (),
         *strides(q, k, v, o),
         tokens,
-        **module.OPTIONS,
     )
     return o, lse
 
@@ -74,13 +95,23 @@ def backward(
     lse: Tensor,
     dlse: Tensor | None,
     variant: Variant,
-    packing: Bounds | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """dq, dk and dv, contiguous, from the gradients of o and (variant.lse_grad) lse."""
+    extras: Extras = NOTHING,
+    tf32: bool = False,
+) -> tuple[Tensor, ...]:
+    """dq, dk and dv, contiguous, from the gradients of o and (variant.lse_grad) lse; and the
+    gradients of score and sink_logits, empty where there are none."""
     do, q, k, v = map(adjacent, (do, q, k, v))
-    dq, delta = backward_q(do, q, k, v, o, lse, dlse, variant, packing)
-    dk, dv = backward_kv(do, q, k, v, lse, delta, variant, packing)
-    return dq, dk, dv
+    dq, delta = backward_q(do, q, k, v, o, lse, dlse, variant, extras, tf32=tf32)
+    dk, dv, dscore = backward_kv(do, q, k, v, lse, delta, variant, extras, tf32=tf32)
+    return dq, dk, dv, dscore, sinks_gradient(extras.sink_logits, lse, delta)
+
+
+def sinks_gradient(sink_logits: Tensor | None, lse: Tensor, delta: Tensor) -> Tensor:
+    """(H,), of the logits' dtype; empty where there are none. They carry no value: it is 0."""
+    if sink_logits is None:
+        return lse.new_empty(0)
+    share = torch.exp(sink_logits.float()[:, None] - lse)
+    return -(share * delta).sum((0, 2)).to(sink_logits.dtype)
 
 
 def backward_q(
@@ -92,22 +123,25 @@ def backward_q(
     lse: Tensor,
     dlse: Tensor | None,
     variant: Variant,
-    packing: Bounds | None = None,
+    extras: Extras = NOTHING,
     tile: Tile | None = None,
+    tf32: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """dq, and delta = <o, do> less the gradient of lse."""
     batch, tokens, heads, _ = q.shape
     dq = q.new_empty(q.shape)
     delta = torch.empty_like(lse)
-    module = kernel("backward_q", variant, tile or choose("backward_q", variant, architecture(q)))
-    module.attention_backward_q[grid(module.BLOCK_Q, tokens, heads, batch)](
+    launch = launcher("backward_q", variant, q.dtype, architecture(q), tile, tf32, wide(k, v))
+    launch(
+        grid(launch.constants["BLOCK_Q"], tokens, heads, batch),
         *(q, k, v, o, do, lse),
         *(dlse.contiguous(),) if dlse is not None else (),
         *(dq, delta),
-        *(packing.starts,) if packing else (),
+        *bounds(extras.cu_seqlens, tokens)[:1],
+        *by_query(extras),
+        *per_head(extras),
         *strides(q, k, v, o, do, dq),
         tokens,
-        **module.OPTIONS,
     )
     return dq, delta
 
@@ -120,21 +154,90 @@ def backward_kv(
     lse: Tensor,
     delta: Tensor,
     variant: Variant,
-    packing: Bounds | None = None,
+    extras: Extras = NOTHING,
     tile: Tile | None = None,
-) -> tuple[Tensor, Tensor]:
-    """dk and dv; `delta` comes from backward_q."""
+    tf32: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dk, dv, and the gradient of score, empty where there is none; `delta` is backward_q's."""
     batch, tokens, kv_heads, _ = k.shape
     dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
-    module = kernel("backward_kv", variant, tile or choose("backward_kv", variant, architecture(q)))
-    module.attention_backward_kv[grid(module.BLOCK_K, tokens, kv_heads, batch)](
+    dscore = q.new_empty(0) if extras.score is None else extras.score.new_empty(extras.score.shape)
+    if variant.intervals:
+        from .gathered import found
+
+        found(do, q, k, v, lse, delta, dk, dv, variant, extras, tf32=tf32)
+    packing = bounds(extras.cu_seqlens, tokens)
+    parts, run = sinks_apart(do, q, k, v, lse, delta, packing, variant, extras, tf32)
+    launch = launcher("backward_kv", variant, q.dtype, architecture(q), tile, tf32)
+    launch(
+        grid(launch.constants["BLOCK_K"], tokens, kv_heads, batch),
         *(q, k, v, do, lse, delta, dk, dv),
-        *(packing if packing else ()),
+        *packing[:2],
+        *(extras.death,) if variant.intervals else (),
+        *(dscore,) if variant.score_grad else (),
+        *per_head(extras),
+        *parts,
         *strides(q, k, v, do, dk, dv),
-        tokens,
-        **module.OPTIONS,
+        *(tokens, *run),
     )
-    return dk, dv
+    return dk, dv, dscore
+
+
+def sinks_apart(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    packing: tuple[Tensor, ...],
+    variant: Variant,
+    extras: Extras,
+    tf32: bool,
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """What queries beyond the window give to the sinks, in runs of as many as the second says.
+
+    Nothing without sinks. Without runs, the one program that owns the sinks would walk all queries
+    while the others are long done.
+    """
+    if not variant.sinks_apart:
+        return (), ()
+    batch, tokens, kv_heads, _ = k.shape
+    edges = () if extras.cu_seqlens is None else (extras.cu_seqlens.contiguous(),)
+    sequences = tuple(len(x) - 1 for x in edges)
+    run = RUN * -(-tokens // (MOST_RUNS * RUN))
+    runs = -(-tokens // run) + sum(sequences)
+    lead = (batch, runs, kv_heads, variant.sinks)
+    dk, dv = (x.new_empty(*lead, x.shape[-1], dtype=torch.float32) for x in (k, v))
+    launch = launcher("backward_sinks", variant, q.dtype, architecture(q), None, tf32)
+    launch(
+        (runs * kv_heads, -(-variant.sinks // launch.constants["BLOCK_K"]), batch),
+        *(q, k, v, do, lse, delta, dk, dv, *packing[:1], *edges, *per_head(extras)),
+        *(*strides(q, k, v, do), tokens, run, *sequences),
+    )
+    return (*packing[2:], dk, dv), (run,)
+
+
+def wide(*tensors: Tensor) -> bool:
+    """Whether the tokens of a tensor lie further apart than 32 bits count."""
+    return any(x.shape[1] * x.stride(1) >= 2**31 for x in tensors)
+
+
+def by_query(extras: Extras) -> tuple[Tensor | None, ...]:
+    """Deaths, the lists that blocks of queries find kept keys in, how many are in each, and how
+    long these live."""
+    if extras.death is None:
+        return ()
+    if extras.snapshots is None:
+        return extras.death, extras.kept, extras.counts
+    assert extras.alive is not None
+    fates = slot_deaths(extras.death, extras.snapshots, extras.alive)
+    return extras.death, extras.snapshots, extras.alive, *fates
+
+
+def per_head(extras: Extras) -> tuple[Tensor, ...]:
+    """ALiBi's slopes, where there are."""
+    return () if extras.slopes is None else (extras.slopes.contiguous(),)
 
 
 def grid(block: int, tokens: int, heads: int, batch: int) -> tuple[int, int]:
@@ -148,8 +251,9 @@ def strides(*tensors: Tensor) -> list[int]:
 
 
 def adjacent(x: Tensor) -> Tensor:
-    """x, copied only if its channels do not lie side by side."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+    """x, copied only if its channels do not lie side by side, or its tokens too far apart for the
+    32-bit offsets of a block."""
+    return x if x.stride(3) == 1 and x.stride(1) < 2**24 else x.contiguous()
 
 
 def architecture(x: Tensor) -> str:
@@ -157,6 +261,11 @@ def architecture(x: Tensor) -> str:
     if x.device.type != "cuda":
         return "sm_90"
     return "sm_90" if _capability(x.device.index or 0) >= (9, 0) else "sm_80"
+
+
+def gpu() -> str:
+    """The current GPU by its name; none where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 @cache

@@ -17,21 +17,25 @@ def table() -> dict[str, Any]:
     return loaded
 
 
-def choose(name: str, variant: Variant, architecture: str) -> Tile:
-    """The first row of the table whose bounds hold the variant."""
+def choose(name: str, variant: Variant, architecture: str, size: int) -> Tile:
+    """The first row of the table whose bounds hold the variant; size: bytes per element."""
     for row in table()["tiles"][architecture][name]:
-        if fits(row, variant):
+        if fits(row, variant, size):
             return Tile(*row["tile"])
     raise LookupError(f"no {architecture} tile of {name} holds {variant}")
 
 
-def fits(row: dict[str, Any], variant: Variant) -> bool:
-    """Rows bound bytes per element, the larger head dim and the window; full is the widest."""
+def fits(row: dict[str, Any], variant: Variant, size: int) -> bool:
+    """Rows bound bytes per element, the larger head dim and the window; full is the widest.
+
+    Rows may be for interval lists alone, under a budget ("capped") or without ("kept").
+    """
     dim = max(variant.head_dim, variant.value_dim)
-    size = 4 if variant.dtype == "float32" else 2
     window = row.get("window")
+    lists = None if not variant.intervals else "capped" if variant.budget else "kept"
     return bool(
         row["bytes"] == size
+        and row.get("intervals", lists) == lists
         and dim <= row["dim"]
         and (window is None or (variant.window is not None and variant.window <= window))
     )

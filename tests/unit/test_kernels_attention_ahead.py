@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mixerlang.kernels.attention import ahead
-from mixerlang.kernels.attention.render import PASSES
+from mixerlang.kernels.attention.render import PASSES, passes
 from mixerlang.kernels.attention.tiles import choose
 from mixerlang.kernels.attention.variant import Variant
 
@@ -27,8 +27,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 def build(name: str, architecture: str, dtype: str, dim: int, window: int) -> Any:
-    variant = Variant(16, 16, dim, dim, dtype, dim**-0.5, window)
-    return ahead.build(name, variant, choose(name, variant, architecture), architecture)
+    variant = Variant(16, 16, dim, dim, dim**-0.5, window)
+    return ahead.build(name, variant, architecture, dtype)
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -45,7 +45,7 @@ def test_fits_without_spills(
     # A transposed accumulator that feeds a product is miscompiled on Hopper.
     assert not [line for line in lines if re.search(r"tt\.trans .* : tensor<[^>]*#mma", line)]
     if dtype == "bfloat16":
-        tile = choose(name, Variant(16, 16, dim, dim, dtype, 1.0, window), architecture)
+        tile = choose(name, Variant(16, 16, dim, dim, 1.0, window), architecture, 2)
         hopper = architecture == "sm_90" and tile.own >= 64
         products = "ttng.warp_group_dot " if hopper else "tt.dot "
         assert any(products in line for line in lines)
@@ -53,7 +53,27 @@ def test_fits_without_spills(
 
 
 def test_packed_sinks_and_grouped_heads_fit(tmp_path: Path) -> None:
-    variant = Variant(8, 2, 64, 64, "bfloat16", 0.125, 512, sinks=4, packed=True, lse_grad=True)
-    for name in PASSES:
-        compiled = ahead.build(name, variant, choose(name, variant, "sm_90"), "sm_90")
-        assert ahead.resources(compiled, tmp_path).shared <= ahead.LIMITS["sm_90"]
+    variant = Variant(8, 2, 64, 64, 0.125, 512, sinks=4, packed=True, lse_grad=True)
+    for name in passes(variant):
+        compiled = ahead.build(name, variant, "sm_90")
+        assert ahead.resources(compiled).shared <= ahead.LIMITS["sm_90"]
+
+
+RULES: list[dict[str, Any]] = [
+    {"softcap": 30.0},
+    {"slopes": True, "sink_logits": True},
+    {"strided": 64},
+    {"sinks": 4},
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("architecture", "dim"), [("sm_90", 64), ("sm_80", 128)])
+def test_rules_fit_the_tiles_of_a_window(
+    rule: dict[str, Any], architecture: str, dim: int
+) -> None:
+    variant = Variant(16, 16, dim, dim, dim**-0.5, 512, **rule)
+    for name in passes(variant):
+        found = ahead.resources(ahead.build(name, variant, architecture))
+        assert found.shared <= ahead.LIMITS[architecture]
+        assert found.spilled == 0 and not found.serialized

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixerlang.kernels.attention import op, reference
+from mixerlang.kernels.attention.call import Extras
+from mixerlang.kernels.attention.variant import Rule
 
 CASES = [
     # tokens, heads, KV heads, window, sinks, cu_seqlens
@@ -80,10 +82,11 @@ def test_opcheck(layout: str, cu: list[int] | None) -> None:
             x.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
             for x in (q, k, v)
         )
-    constants = (packed(cu), 3, 1, 0.5, False)
+    extras = Extras(cu_seqlens=packed(cu))
+    constants = (*extras, *Rule(window=3, sinks=1, scale=0.5))
     torch.library.opcheck(torch.ops.mixerlang.attention, (q, k, v, *constants))
     o, lse = torch.ops.mixerlang.attention(q, k, v, *constants)
-    rest = (torch.randn_like(o), torch.randn_like(lse), q, k, v, o, lse)
+    rest = (torch.randn_like(o), torch.randn_like(lse), o, lse, q, k, v)
     rest = tuple(x.detach() for x in rest)
     torch.library.opcheck(torch.ops.mixerlang.attention_backward, (*rest, *constants))
 
@@ -150,5 +153,5 @@ def test_refuses_edges_that_do_not_fit(edges: list[int]) -> None:
 @pytest.mark.parametrize(("window", "sinks"), [(0, 0), (4, -1)])
 def test_refuses_windows_that_are_none(window: int, sinks: int) -> None:
     q, k, v = make(4, 2, 2)
-    with pytest.raises(ValueError, match="a window is 1 or more"):
+    with pytest.raises(ValueError, match="nearest [01]"):
         op.attention(q, k, v, window=window, sinks=sinks)

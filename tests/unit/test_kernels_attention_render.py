@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from mixerlang.kernels import loader
-from mixerlang.kernels.attention.render import PASSES, file_stem, render
+from mixerlang.kernels.attention.render import PASSES, passes, render
 from mixerlang.kernels.attention.tiles import choose, table
-from mixerlang.kernels.attention.variant import Tile, Variant, pieces
+from mixerlang.kernels.attention.variant import Tile, Variant, pieces, precision
 
-WINDOW = Variant(16, 4, 64, 64, "bfloat16", 0.125, window=512)
-TILE = Tile(64, 32, 4, 3)
+WINDOW = Variant(16, 4, 64, 64, 0.125, window=512)
 
 
 def constants(source: str) -> dict[str, str]:
@@ -27,19 +26,33 @@ def constants(source: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", PASSES)
 def test_constants_stand_at_the_head(name: str) -> None:
-    source = render(name, WINDOW, TILE)
-    found = constants(source)
-    block = ("BLOCK_Q", "BLOCK_K") if name != "backward_kv" else ("BLOCK_K", "BLOCK_Q")
-    assert {key: found[key] for key in ("HEADS", "GROUP", "WINDOW", "SCALE", *block)} == {
+    found = constants(render(name, WINDOW))
+    assert {key: found[key] for key in ("HEADS", "GROUP", "WINDOW", "SCALE")} == {
         "HEADS": "16",
         "GROUP": "4",
         "WINDOW": "512",
         "SCALE": "0.125",
-        block[0]: "64",
-        block[1]: "32",
     }
-    assert "'num_warps': 4" in source and "maxnreg" not in source
-    assert "'maxnreg': 128" in render(name, WINDOW, replace(TILE, registers=128))
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_tiles_stand_at_the_head(name: str) -> None:
+    head = ast.parse(render(name, WINDOW)).body
+    (tiles,) = (
+        ast.literal_eval(line.value)
+        for line in head
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "TILES"
+    )
+    assert set(tiles) == {(target, size) for target in table()["tiles"] for size in (2, 4)}
+    for (target, size), options in tiles.items():
+        assert options == choose(name, WINDOW, target, size).options(name)
+
+
+def test_a_tile_as_launch_options() -> None:
+    expected = {"BLOCK_Q": 64, "BLOCK_K": 32, "num_warps": 4, "num_stages": 3}
+    assert Tile(64, 32, 4, 3).options("forward") == expected
+    assert Tile(32, 64, 4, 3).options("backward_kv") == expected
+    assert Tile(64, 32, 4, 3, 128).options("forward") == expected | {"maxnreg": 128}
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -50,8 +63,8 @@ def test_constants_stand_at_the_head(name: str) -> None:
 def test_only_what_the_variant_needs(
     name: str, packed: bool, window: int | None, sinks: int, dim: int
 ) -> None:
-    variant = Variant(2, 1, dim, 64, "float32", 0.1, window, sinks if window else 0, packed)
-    source = render(name, variant, TILE)
+    variant = Variant(2, 1, dim, 64, 0.1, window, sinks if window else 0, packed)
+    source = render(name, variant)
     names = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
     names |= {node.arg for node in ast.walk(ast.parse(source)) if isinstance(node, ast.arg)}
     assert ("WINDOW" in names) == (window is not None)
@@ -59,16 +72,36 @@ def test_only_what_the_variant_needs(
     assert ("starts_ptr" in names) == packed
     assert ("USED" in names) == (dim == 100)
     assert not re.search(r"\{[{%#]|[ \t]+$|\n{4}", source, re.M)
-    assert render(name, variant, TILE) == source
+    assert render(name, variant) == source
+
+
+RULES = {"rate": 3, "strided": 5, "softcap": 9.0, "slopes": True, "sink_logits": True}
+WORDS = r"\b(?:RATE|STRIDED|SOFTCAP|slopes_ptr|sink_logits_ptr)\b"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_are_pieces_of_their_own(rule: str) -> None:
+    variant = replace(WINDOW, sinks=2, **{rule: RULES[rule]})
+    for name in passes(variant):
+        source = render(name, variant)
+        found = {word.removesuffix("_ptr").lower() for word in re.findall(WORDS, source)}
+        # A logit without a value is there in the sum that the forward pass leaves.
+        assert found == ({rule} if rule != "sink_logits" or name == "forward" else set())
+        assert not re.search(r"\{[{%#]|[ \t]+$|\n{4}", source, re.M)
+
+
+def test_sinks_have_a_pass_unless_their_queries_are_seen_anyway() -> None:
+    sinks = replace(WINDOW, sinks=2)
+    assert passes(WINDOW) == passes(replace(sinks, strided=4)) == PASSES
+    assert passes(sinks) == (*PASSES, "backward_sinks")
+    assert "SINKS" in constants(render("backward_sinks", sinks))
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_float32_stays_float32(name: str) -> None:
-    exact = replace(WINDOW, dtype="float32")
-    dots = render(name, exact, TILE).count("tl.dot(")
-    assert render(name, exact, TILE).count('input_precision="ieee"') == dots > 0
-    assert render(name, replace(exact, tf32=True), TILE).count('input_precision="tf32"') == dots
-    assert "input_precision" not in render(name, WINDOW, TILE)
+    source = render(name, WINDOW)
+    assert source.count("input_precision=PRECISION)") == source.count("tl.dot(") > 0
+    assert [precision("float32"), precision("float32", tf32=True)] == ["ieee", "tf32"]
 
 
 def test_pieces_cover_each_channel_once() -> None:
@@ -88,10 +121,12 @@ def test_pieces_cover_each_channel_once() -> None:
         ({"kv_heads": 3}, "3 KV heads do not divide 16"),
         ({"head_dim": 300}, "nearest 256"),
         ({"value_dim": 0}, "value_dim is 0"),
-        ({"dtype": "float64"}, "float64"),
         ({"window": 0}, "nearest 1"),
         ({"sinks": -1}, "sinks is -1"),
         ({"scale": 0.0}, "positive"),
+        ({"softcap": -1.0}, "positive"),
+        ({"rate": 0}, "rate is 0: nearest 1"),
+        ({"rate": 2, "window": None}, "without a window"),
     ],
 )
 def test_limits_are_told(change: dict[str, object], message: str) -> None:
@@ -104,16 +139,29 @@ def test_every_variant_has_a_tile() -> None:
         for name in PASSES:
             for dim in (1, 64, 65, 100, 128, 200, 256):
                 for window in (None, 1, 5000):
-                    for dtype in ("bfloat16", "float32"):
-                        variant = Variant(1, 1, dim, dim, dtype, 1.0, window)
-                        assert choose(name, variant, architecture).own >= 16
+                    variant = Variant(1, 1, dim, dim, 1.0, window)
+                    for size in (2, 4):
+                        assert choose(name, variant, architecture, size).own >= 16
 
 
 def test_file_names_tell_the_variant() -> None:
-    assert file_stem("forward", WINDOW) == "attention_forward_d64_w512"
+    assert WINDOW.stem("forward") == "attention_forward_h16x4_d64_w512"
     wide = replace(WINDOW, value_dim=128, window=None)
-    assert file_stem("backward_q", wide) == "attention_backward_q_d64_e128_full"
-    assert file_stem("forward", replace(WINDOW, sinks=4)).endswith("_w512_s4")
+    assert wide.stem("backward_q") == "attention_backward_q_h16x4_d64_e128_full"
+    changes = [{"sinks": 4}, {"scale": 0.1}, {"scale": 1e-7}, {"packed": True}, {"kv_heads": 2}]
+    changes += [{rule: value} for rule, value in RULES.items()]
+    variants = [WINDOW, wide, *(replace(WINDOW, **change) for change in changes)]
+    stems = {variant.stem("forward") for variant in variants}
+    assert len(stems) == len({render("forward", variant) for variant in variants}) == 12
+    assert all(stem.isidentifier() for stem in stems)
+
+
+def test_files_differ_where_their_names_do() -> None:
+    """A gradient of the log-sum-exp is a matter of one pass."""
+    other = replace(WINDOW, lse_grad=True)
+    for name in PASSES:
+        same = render(name, WINDOW) == render(name, other)
+        assert (WINDOW.stem(name) == other.stem(name)) == same
 
 
 def test_loader_writes_once_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +175,34 @@ def test_loader_writes_once_and_loads(tmp_path: Path, monkeypatch: pytest.Monkey
     assert loader.write("probe", "ANSWER = 43\n").parent != path.parent
     path.write_text("torn")  # what a crash of an older writer might have left
     assert loader.write("probe", "ANSWER = 42\n").read_text() == "ANSWER = 42\n"
+
+
+def test_ops_register_under_their_package() -> None:
+    assert loader.namespace("mixerlang.kernels.attention.op") == "mixerlang"
+    assert loader.namespace("models.tiny-1.kernels.attention.op") == "models_tiny_1"
+
+
+def test_a_package_may_carry_its_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = tmp_path / "carried_kernels" / "rendered"
+    rendered.mkdir(parents=True)
+    (rendered / "probe.py").write_text("ANSWER = 1\n")
+    (rendered / "broken.py").write_text("import no_such_module_at_all\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("MIXERLANG_CACHE", str(tmp_path / "cache"))
+    package = "carried_kernels"
+    assert loader.kernel(package, "probe", lambda: "ANSWER = 2\n").ANSWER == 1
+    assert loader.kernel(package, "other", lambda: "ANSWER = 2\n").ANSWER == 2
+    assert loader.kernel("json", "other", lambda: "ANSWER = 3\n").ANSWER == 3
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+        loader.kernel(package, "broken", lambda: "ANSWER = 2\n")
+
+
+def test_a_kernel_that_cannot_be_rendered_says_so() -> None:
+    def render_without_jinja() -> str:
+        raise ModuleNotFoundError("No module named 'jinja2'", name="jinja2")
+
+    with pytest.raises(ImportError, match="json carries no other, and jinja2"):
+        loader.kernel("json", "other", render_without_jinja)
 
 
 WRITER = """

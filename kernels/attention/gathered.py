@@ -1,0 +1,84 @@
+"""Launch the backward passes over kept keys: what queries beyond the window give to them.
+
+A key is seen by consecutive queries. Those that have it in their window come to it with its
+neighbours: `backward_kv`, as if nothing were kept. For the others, `backward_gathered` takes the
+keys that queries of a run of segments see, a block of them per program: those in the slots when the
+run begins, then those kept of its own segments. What it finds for the latter it writes in place,
+for the former in rows of the run, in float32. `backward_held` sums these rows over the runs, in
+order, and adds them in place; at last `backward_kv` adds its part. No two programs write one row,
+so that the result is the same every time.
+
+Shapes as in launch.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..launcher import Launcher
+from .call import Extras
+from .intervals import SEGMENT
+from .launch import architecture, grid, launcher, per_head, strides
+from .packing import bounds
+from .variant import Tile, Variant
+
+
+def found(
+    do: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+    variant: Variant,
+    extras: Extras,
+    tiles: Mapping[str, Tile] | None = None,
+    tf32: bool = False,
+    run: int | None = None,
+) -> None:
+    """Write the rows of dk and dv whose keys are kept."""
+    assert variant.window is not None
+    tokens, budget, tiles = q.shape[1], variant.budget or 0, tiles or {}
+    segments = -(-(tokens - variant.window) // SEGMENT)  # of keys that leave the window
+    if segments < 1:
+        return
+    run = (run or run_length(tokens, budget)) if budget else segments
+    runs = -(-segments // run)
+    lead = (k.shape[0], k.shape[2], runs, budget)
+    held = [k.new_empty(*lead, x.shape[-1], dtype=torch.float32) for x in (k, v) if budget]
+    lists = [x for x in extras[4:] if x is not None]
+    ends = bounds(extras.cu_seqlens, tokens)[1:2]
+
+    launch = _launcher("backward_gathered", variant, q, tiles, tf32)
+    most = min(run * SEGMENT, tokens) + budget
+    blocks, batch = grid(launch.constants["BLOCK_K"], most, k.shape[2], k.shape[0])
+    launch(
+        (blocks, runs, batch),
+        *(q, k, v, do, lse, delta, dk, dv, *lists, *held, *ends, *per_head(extras)),
+        *(*strides(q, k, v, do, dk, dv), tokens, run),
+    )
+    if runs > 1 and budget:
+        death, slots = lists[0], lists[3:]
+        launch = _launcher("backward_held", variant, q, tiles)
+        blocks, batch = grid(launch.constants["BLOCK_K"], budget, k.shape[2], k.shape[0])
+        launch(
+            (blocks, runs - 1, batch),
+            *(dk, dv, *held, death, *slots, *ends, *strides(dk, dv), tokens, run),
+        )
+
+
+def run_length(tokens: int, budget: int) -> int:
+    """Segments per run: fewer store more rows of slots, more walk more keys that died on the way,
+    and leave a short sequence few programs."""
+    return max(8, min(32, tokens // 512), budget // 64)
+
+
+def _launcher(
+    name: str, variant: Variant, q: Tensor, tiles: Mapping[str, Tile], tf32: bool = False
+) -> Launcher:
+    return launcher(name, variant, q.dtype, architecture(q), tiles.get(name), tf32)
