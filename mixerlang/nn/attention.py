@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.attention.reference import alibi_slopes
-from .chunk import Chunk, SoftmaxRule
+from .call import Call, joined
+from .chunk import SoftmaxRule
 from .head_group import head_groups
 from .keeps import Full, GatedKeep, Keep
 from .mixer import Context, Mixer, State
 from .norm import LayerNorm, RMSNorm
-from .position import Alibi, Rope, apply_rope
-from .sequences import Sequences
+from .position import Alibi, Rope, rotated
 from .store import nest, scoped
 
 ROPE = Rope()
@@ -60,7 +60,10 @@ class Attention(Mixer):
         self.sink_logits = nn.Parameter(torch.zeros(heads)) if sink_logits else None
         parts = len(keep.parts) if isinstance(keep, GatedKeep) else 0
         self.branch_gate = nn.Linear(dim, heads * parts, bias=False) if parts else None
-        self.groups, self.branches = head_groups(keep, self.kv_heads, self.head_dim, self.value_dim)
+        plain = softcap is None and not sink_logits and not isinstance(position, Alibi)
+        self.groups, self.branches = head_groups(
+            keep, self.kv_heads, self.head_dim, self.value_dim, plain
+        )
 
     def reset_parameters(self) -> None:
         """Sink logits start at 0; every other weight belongs to a layer of its own."""
@@ -78,83 +81,80 @@ class Attention(Mixer):
             state |= nest(f"groups.{index}", own)
         return state
 
+    def capture_problem(self, state: State) -> str | None:
+        groups = enumerate(self.groups)
+        held = all(group.on_kernels(scoped(f"groups.{index}", state)) for index, group in groups)
+        return None if held else "its cache is that of plain PyTorch, whose work grows with it"
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        sequences = context.sequences
-        q = self._heads(self.q_proj(x), self.heads, sequences, self.q_norm)
-        raw_k = self._heads(self.k_proj(x), self.kv_heads, sequences, self.k_norm)
-        v = self._heads(self.v_proj(x), self.kv_heads, sequences)
-        k = self._rotated(raw_k, sequences)
-        chunk = Chunk(self._rotated(q, sequences), raw_k, self._rule(x), _seen(context), context)
-        self._check_length(chunk)
-        out = self._attended(chunk, k, v, self._branch_gates(x, sequences))
-        y = sequences.pack(out.transpose(1, 2).flatten(2))
+        call = self._call(x, context)
+        self._check_length(call)
+        y = self._attended(call, self._branch_gates(x)).flatten(2)
         if self.g_proj is not None:
             y = y * torch.sigmoid(self.g_proj(x))
         result: Tensor = self.o_proj(y)
         return result
 
-    def _attended(self, chunk: Chunk, k: Tensor, v: Tensor, gates: Tensor | None) -> Tensor:
-        """(N, H, T, E); leaves the new state with the cache."""
-        old = chunk.context.state or {}
+    def _attended(self, call: Call, gates: Tensor | None) -> Tensor:
+        """(B, T, H, E); leaves the new state with the cache."""
+        old = call.context.state or {}
         state: State = {}
-        outs = []
+        parts, revocable = [], True
         for index, group in enumerate(self.groups):
             name = f"groups.{index}"
-            own = group.of_chunk(chunk)
-            branch_outs, new = group.attend(
-                self.branches, own, group.of_kv(k), group.of_kv(v), scoped(name, old)
-            )
-            state |= nest(name, new)
+            own = call if group.everyone else call.of_heads(group.query_heads(call), group.heads)
+            answer = group.attend(self.branches, own, scoped(name, old))
+            state |= nest(name, answer.state)
+            revocable &= answer.revocable
+            outs = answer.outs
             if gates is None:
-                outs.append(branch_outs[0])
+                parts.append(outs[0])
             else:
-                outs.append((torch.stack(branch_outs, dim=-1) * gates.unsqueeze(-2)).sum(-1))
-        if chunk.cached:
-            chunk.context.store(state)
-        if len(outs) == 1:
-            return outs[0]
-        heads = [head for group in self.groups for head in group.query_heads(self.heads)]
-        return torch.cat(outs, dim=1)[:, torch.tensor(heads, device=k.device).argsort()]
+                parts.append((torch.stack(outs, dim=-1) * gates.unsqueeze(-2)).sum(-1))
+        if call.cached:
+            call.context.store(state, revocable=revocable)
+        return joined(parts, [group.query_heads(call) for group in self.groups])
 
-    def _heads(
-        self, y: Tensor, heads: int, sequences: Sequences, norm: nn.Module | None = None
-    ) -> Tensor:
-        """(B, T, heads * D) to (N, heads, T, D), zero where a sequence has no token."""
-        y = y.reshape(*y.shape[:-1], heads, -1)
-        if norm is not None:
-            y = norm(y)
-        return sequences.pad(y).transpose(1, 2)
-
-    def _rotated(self, y: Tensor, sequences: Sequences) -> Tensor:
-        if not isinstance(self.position, Rope):
-            return y
-        return apply_rope(y, sequences.positions, self.position.theta, self.position.fraction)
+    def _call(self, x: Tensor, context: Context) -> Call:
+        q = torch.unflatten(self.q_proj(x), -1, (self.heads, -1))
+        k = torch.unflatten(self.k_proj(x), -1, (self.kv_heads, -1))
+        v = torch.unflatten(self.v_proj(x), -1, (self.kv_heads, -1))
+        q_norm, k_norm = self.q_norm, self.k_norm
+        raw_k = None
+        if any(group.reads_raw_keys(self.branches) for group in self.groups):
+            k = raw_k = k if k_norm is None else k_norm(k)
+            k_norm = None
+        if isinstance(self.position, Rope):
+            places = context.sequences.places
+            q = rotated(q, places, self.position, q_norm)
+            k = rotated(k, places, self.position, k_norm)
+        else:
+            q = q if q_norm is None else q_norm(q)
+            k = k if k_norm is None else k_norm(k)
+        return Call(q, k, v, raw_k, self._rule(x), context)
 
     def _rule(self, x: Tensor) -> SoftmaxRule:
         slopes = None
         if isinstance(self.position, Alibi):
-            slopes = alibi_slopes(self.heads).to(x.device)
+            slopes = alibi_slopes(self.heads, x.device)
         return SoftmaxRule(self.scale, self.softcap, self.sink_logits, slopes)
 
-    def _branch_gates(self, x: Tensor, sequences: Sequences) -> Tensor | None:
-        """(N, H, T, branches), each in (0, 1)."""
+    def _branch_gates(self, x: Tensor) -> Tensor | None:
+        """(B, T, H, branches), each in (0, 1)."""
         if self.branch_gate is None:
             return None
         gates = torch.sigmoid(self.branch_gate(x))
-        return self._heads(gates, self.heads, sequences)
+        return torch.unflatten(gates, -1, (self.heads, -1))
 
-    def _check_length(self, chunk: Chunk) -> None:
+    def _check_length(self, call: Call) -> None:
         """Refuse to outgrow a cache that had to be allocated for a length."""
-        most = None if chunk.context.cache is None else chunk.context.cache.max_length
+        cache = call.context.cache
+        most = None if cache is None else cache.max_length
         if most is None or all(group.bounded(self.branches, most) for group in self.groups):
             return
-        reached = int(chunk.next.max())
+        assert cache is not None
+        reached = cache.reaches(call.sequences)
         if reached > most:
             raise ValueError(
                 f"the cache was made for {most} tokens a sequence, and this call reaches {reached}"
             )
-
-
-def _seen(context: Context) -> int:
-    """The largest number of tokens that a sequence had before this call."""
-    return 0 if context.cache is None else int(context.sequences.offsets.max())

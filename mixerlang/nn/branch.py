@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..kernels.attention.reference import straight_through_blocks
+from ..kernels.decode.layout import Layout
+from . import fused
 from .blocks import BlockSelector, Summaries, SummaryWeights
+from .call import Call
 from .chunk import Chunk, weighted
+from .fused import Fused
 from .keeps import Blocks, Compressed, Full, Keep, leaves
 from .mixer import State
+from .route import Route, layout, route
 from .store import Tokens, nest, scoped
 from .visibility import Extent, extent, retained, visible
 
@@ -48,16 +53,40 @@ class Seen:
 class Branch(nn.Module):
     """A keep without `gated` and `by_head`, over the tokens that its layer holds."""
 
+    keep: Keep
     extent: Extent
     evicts: bool = False
     """Whether KV heads hold different tokens, chosen by scores that are kept with them."""
+    reads_raw_keys: bool = False
+    """Whether those scores are of keys before positions."""
+    held: Layout | None = None
+    """What a cache of the kernels holds for it."""
+    planned: Route
+    without_eviction: Route
 
     def new_state(self, k: Tensor, v: Tensor, max_length: int | None) -> State:
         """Its own state, for tokens like k (N, G, 0, D) and v (N, G, 0, E)."""
         return {}
 
     def forward(self, chunk: Chunk, held: Held) -> Seen:
+        """In plain PyTorch, over a store of tokens."""
         raise TypeError(f"{type(self).__name__} has no forward")
+
+    # ---------------------------------------------------------------------- through the kernels
+
+    def plan(self, head_dim: int, value_dim: int, plain: bool) -> None:
+        """Look up once what runs it. plain: whether its softmax is that of PyTorch's attention."""
+        self.planned = route(self.keep, head_dim, value_dim, plain)
+        self.held = None if self.planned.op == "eager" else layout(self.keep)
+        self.without_eviction = route(Full(), head_dim, value_dim, plain)
+
+    def route(self, call: Call) -> Route:
+        """What runs it without a cache."""
+        return self.planned
+
+    def fused(self, call: Call) -> Fused:
+        """Attention among the tokens of a call alone: where `route` is not eager."""
+        return fused.over_reach(call, self.route(call))
 
 
 class SetBranch(Branch):
@@ -122,6 +151,7 @@ class CompressedBranch(Branch):
 
     def __init__(self, keep: Compressed, head_dim: int, value_dim: int) -> None:
         super().__init__()
+        self.keep = keep
         self.summaries = Summaries(keep.size, keep.step, keep.map, head_dim, value_dim)
         self.extent = extent(keep)
 

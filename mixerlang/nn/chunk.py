@@ -31,13 +31,13 @@ class SoftmaxRule:
         """Whether it is the softmax of scaled_dot_product_attention."""
         return self.softcap is None and self.sink_logits is None and self.slopes is None
 
-    def of_heads(self, heads: Tensor) -> SoftmaxRule:
+    def of_heads(self, heads: tuple[int, ...]) -> SoftmaxRule:
         """The rule of some query heads."""
         sinks, slopes = self.sink_logits, self.slopes
         return replace(
             self,
-            sink_logits=None if sinks is None else sinks[heads],
-            slopes=None if slopes is None else slopes[heads],
+            sink_logits=None if sinks is None else some(sinks, heads, 0),
+            slopes=None if slopes is None else some(slopes, heads, 0),
         )
 
     def weights(self, q: Tensor, k: Tensor, t: Tensor, j: Tensor, visible: Tensor) -> Tensor:
@@ -109,6 +109,14 @@ class Chunk:
                 self.q, keys.k, keys.v, is_causal=True, scale=self.rule.scale, enable_gqa=grouped
             )
         return self.attend(keys, self.past(keys))
+
+
+def some(x: Tensor, heads: tuple[int, ...], dim: int) -> Tensor:
+    """Some heads of x. By slices: a list of indices would first be copied to the device."""
+    first, last = heads[0], heads[-1]
+    if heads == tuple(range(first, last + 1)):
+        return x.narrow(dim, first, len(heads))
+    return torch.cat([x.narrow(dim, head, 1) for head in heads], dim)
 
 
 def weighted(weights: Tensor, v: Tensor) -> Tensor:

@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from ..kernels.attention import reference
-from ..kernels.attention.reference import NEVER
+from ..kernels.decode.dense import hashed
+from ..kernels.decode.op import scores as known_scores
+from ..kernels.eviction.reference import NEVER, stream_top
+from . import fused
 from .branch import Branch, Held, Seen
+from .call import Call
 from .chunk import Chunk, weighted
-from .keeps import Evict, Learned
-from .mixer import State
+from .fused import Fused
+from .keeps import Evict, Learned, Union, Window
+from .mixer import Context, State
+from .route import Route
 from .scorer import CnnScorer
 from .store import Tokens, nest, scoped
 from .visibility import Extent
@@ -29,10 +35,11 @@ class EvictingBranch(Branch):
 
     evicts = True
 
-    def __init__(self, window: int, budget: int, sinks: int = 0) -> None:
+    def __init__(self, window: int, rule: Learned | Evict, sinks: int = 0) -> None:
         super().__init__()
-        self.window, self.budget, self.sinks = window, budget, sinks
-        self.extent = Extent(window, budget)
+        self.keep = Union((Window(window), rule))
+        self.window, self.budget, self.sinks = window, rule.budget, sinks
+        self.extent = Extent(window, rule.budget)
 
 
 class IntervalBranch(EvictingBranch):
@@ -51,9 +58,29 @@ class IntervalBranch(EvictingBranch):
         """What the weights sum."""
         return keys.v
 
-    def uncapped(self, chunk: Chunk) -> bool:
+    def uncapped(self, call: Call | Chunk) -> bool:
         """Whether every candidate stays, whatever the budget."""
         return False
+
+    def logits(self, call: Call) -> Tensor:
+        """(B, G, T) float32 at least: the scores of a call's tokens, through kernels."""
+        raise TypeError(f"{type(self).__name__} has no scores")
+
+    def fused(self, call: Call) -> Fused:
+        return self.over(call, self.logits(call))
+
+    def over(self, call: Call, z: Tensor, score: Tensor | None = None) -> Fused:
+        """Attention under scores z; the call may be any axis of tokens whose first are sinks, or
+        have z = inf."""
+        return fused.over_intervals(
+            call,
+            z,
+            window=self.window,
+            budget=None if self.uncapped(call) else self.budget,
+            sinks=self.sinks,
+            floor=self.floor,
+            score=score,
+        )
 
     def forward(self, chunk: Chunk, held: Held) -> Seen:
         assert held.scores is not None
@@ -83,7 +110,7 @@ class IntervalBranch(EvictingBranch):
         held = scores.masked_fill(~left_before, -torch.inf)[..., :old]
         lead, leaver = self._leavers(chunk, keys)
         leaving = scores.gather(-1, leaver.clamp(min=0)).masked_fill(leaver < 0, -torch.inf)
-        fates = reference.stream_top(held, leaving, self.budget - self.sinks)
+        fates = stream_top(held, leaving, self.budget - self.sinks)
         held_death, leaver_death = (
             torch.where(fate < leaver.shape[-1], offsets + lead + fate, NEVER) for fate in fates
         )
@@ -114,19 +141,35 @@ class LearnedBranch(IntervalBranch):
     """Learned token eviction (LTE): logits of a CNN over each head's keys and values."""
 
     floor = 0.0
+    reads_raw_keys = True
 
     def __init__(
         self, window: int, learned: Learned, kv_heads: int, head_dim: int, value_dim: int
     ) -> None:
-        super().__init__(window, learned.budget, learned.sinks)
+        super().__init__(window, learned, learned.sinks)
         self.learned = learned
         self.scorer = CnnScorer(kv_heads, head_dim + value_dim, head_dim, learned.scorer)
 
     def new_state(self, k: Tensor, v: Tensor, max_length: int | None) -> State:
         return nest("scorer", self.scorer.new_state(len(k), k.dtype, k.device))
 
-    def uncapped(self, chunk: Chunk) -> bool:
-        return self.training and not self.learned.capped and not chunk.cached
+    def uncapped(self, call: Call | Chunk) -> bool:
+        return self.training and not self.learned.capped and not call.cached
+
+    def logits(self, call: Call) -> Tensor:
+        assert call.raw_k is not None
+        dropout = self.training and not call.cached
+        return self.scorer.logits(call.raw_k, call.v, call.cu_seqlens, dropout=dropout)
+
+    def fused(self, call: Call) -> Fused:
+        z = self.logits(call)
+        if call.context.aux is not None and not call.cached:
+            sequences = call.sequences
+            last = sequences.counts[:, None] - self.learned.scorer.lookahead
+            index = torch.arange(sequences.length, device=z.device)
+            _report(call.context, call.rows(z), index < last)
+        learns = self.training and not call.cached
+        return self.over(call, z, _score(z) if learns else None)
 
     def scored(
         self, chunk: Chunk, keys: Tokens, scores: Tensor, state: State
@@ -137,11 +180,11 @@ class LearnedBranch(IntervalBranch):
         if not chunk.cached:
             logits = self.scorer(kv, sequences).to(scores.dtype)
             index = torch.arange(sequences.length, device=kv.device)
-            _report(chunk, logits, index < sequences.counts[:, None] - lookahead)
+            _report(chunk.context, logits, index < sequences.counts[:, None] - lookahead)
             return logits, {}
         logits, state = self.scorer.stream(kv, sequences, scoped("scorer", state))
         logits = logits.to(scores.dtype)
-        _report(chunk, logits, sequences.valid & (sequences.positions >= lookahead))
+        _report(chunk.context, logits, sequences.valid & (sequences.positions >= lookahead))
         column = keys.positions - sequences.offsets[:, None, None] + lookahead
         final = (column >= 0) & (column < sequences.counts[:, None, None]) & keys.filled
         found = logits.gather(-1, column.clamp(0, sequences.length - 1))
@@ -158,21 +201,37 @@ def _score(logits: Tensor) -> Tensor:
     return logits.sigmoid() - 0.5
 
 
-def _report(chunk: Chunk, logits: Tensor, final: Tensor) -> None:
+def _report(context: Context, logits: Tensor, final: Tensor) -> None:
     """score: (N, G, T); final: (N, T), where scores have all the tokens that they read.
 
-    With a cache, column i is the token that became final with new token i.
+    With a cache, column i is the token that became final with new token i; caches of the kernels
+    report nothing, as their scores are made some tokens at a time.
     """
-    if chunk.context.aux is not None:
-        chunk.context.report(score=_score(logits), final=final)
+    if context.aux is not None:
+        context.report(score=_score(logits), final=final)
 
 
 class StaticBranch(IntervalBranch):
     """Scores known as soon as a token is: the smallest keys stay, or those a hash prefers."""
 
     def __init__(self, window: int, evict: Evict) -> None:
-        super().__init__(window, evict.budget)
+        super().__init__(window, evict)
         self.policy = evict.policy
+        self.reads_raw_keys = evict.policy == "norm"
+
+    def route(self, call: Call) -> Route:
+        return _while_training(self, call) or super().route(call)
+
+    def fused(self, call: Call) -> Fused:
+        found = _while_training(self, call)
+        if found is None and self.budget:
+            return super().fused(call)
+        return fused.over_reach(call, found or self.route(call))
+
+    def logits(self, call: Call) -> Tensor:
+        positions = call.sequences.places.unsqueeze(1).expand(-1, call.k.shape[2], -1)
+        assert self.held is not None
+        return known_scores(self.held, call.raw_k, positions)
 
     def forward(self, chunk: Chunk, held: Held) -> Seen:
         if self.training and not chunk.cached:
@@ -190,12 +249,11 @@ class StaticBranch(IntervalBranch):
         return torch.cat([scores[..., :old], new], dim=-1), state
 
 
-def hashed(positions: Tensor) -> Tensor:
-    """A number below 2^24 for each position below 2^32, the same everywhere."""
-    x = positions.clamp(min=0)
-    for _ in range(2):
-        x = ((x ^ (x >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
-    return (x ^ (x >> 16)) >> 8
+def _while_training(branch: EvictingBranch, call: Call) -> Route | None:
+    """Policies without weights evict nothing in training."""
+    if not branch.training or call.cached:
+        return None
+    return branch.without_eviction
 
 
 class AttentionBranch(EvictingBranch):
@@ -206,9 +264,12 @@ class AttentionBranch(EvictingBranch):
     (h2o), summed over the query heads of the KV head. Of equal ones the latest goes.
     """
 
-    def __init__(self, window: int, budget: int, policy: str) -> None:
-        super().__init__(window, budget)
-        self.policy = policy
+    def __init__(self, window: int, evict: Evict) -> None:
+        super().__init__(window, evict)
+        self.policy = evict.policy
+
+    def route(self, call: Call) -> Route:
+        return _while_training(self, call) or super().route(call)
 
     def forward(self, chunk: Chunk, held: Held) -> Seen:
         keys, scores = held.keys, held.scores

@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .mixer import Cache
+from .sampling import Sampling
+from .stepping import evaluating, fetched, logits_of, room, stepper
 
 if TYPE_CHECKING:
     from .model import Model
 
 Prompts = Tensor | Sequence[Tensor | Sequence[int]]
 """Token ids: (B, T), or a list of prompts of any lengths."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a token is drawn from logits. temperature 0: the likeliest. top_k: among the k likeliest.
-    top_p: among the fewest whose probabilities reach p. Both: top_k first."""
-
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    generator: torch.Generator | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, not {self.top_p}")
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        """(N, vocab) -> (N,) token ids."""
-        if self.temperature == 0:
-            return logits.argmax(-1)
-        probabilities = self.probabilities(logits)
-        return torch.multinomial(probabilities, 1, generator=self.generator).squeeze(-1)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """(N, vocab) -> what a temperature above 0 draws from, in float32."""
-        # From the largest down and in double precision, so that no temperature is too low.
-        below = (logits - logits.amax(-1, keepdim=True)).double()
-        logits = (below / self.temperature).float()
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
-            kept = logits.topk(self.top_k).indices
-            logits = torch.full_like(logits, -torch.inf).scatter(-1, kept, logits.gather(-1, kept))
-        probabilities = logits.softmax(-1)
-        if self.top_p is None or self.top_p == 1:
-            return probabilities
-        ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # of all likelier ones: 0 for the likeliest
-        ordered = ordered.masked_fill(before >= self.top_p, 0)
-        kept_mass = torch.zeros_like(probabilities).scatter(-1, order, ordered)
-        return kept_mass / kept_mass.sum(-1, keepdim=True)
 
 
 class Generation:
@@ -138,25 +95,30 @@ def _steps(
     chunk: int | None,
 ) -> Iterator[list[int | None]]:
     running = [True] * len(prompts)
-    longest = max(len(prompt) for prompt in prompts)
+    length = max(len(prompt) for prompt in prompts) + max_new_tokens
     with evaluating(model):
-        cache = model.new_cache(len(prompts), max_length=longest + max_new_tokens)
+        cache = model.new_cache(len(prompts), max_length=room(model, length))
         logits = prefill(model, prompts, cache, chunk)
-    for left in reversed(range(max_new_tokens)):
-        tokens = draw(logits)
-        step = [t if on else None for t, on in zip(tokens.tolist(), running, strict=True)]
-        running = [on and token != eos for on, token in zip(running, step, strict=True)]
-        yield step
-        if not left or not any(running):
-            return
-        # Grad and eval modes are the caller's between steps, so they are entered anew in each.
-        with evaluating(model):
-            logits = _logits(model(tokens[:, None], cache=cache, last_only=True))
+    go_on = stepper(model, cache, max_new_tokens - 1)
+    try:
+        for left in reversed(range(max_new_tokens)):
+            tokens = draw(logits)
+            arriving = fetched(tokens)
+            # A GPU goes on while the host looks whether that was the last step.
+            if left and tokens.is_cuda:
+                logits = go_on(tokens)
+            step = [t if on else None for t, on in zip(arriving(), running, strict=True)]
+            running = [on and token != eos for on, token in zip(running, step, strict=True)]
+            yield step
+            if not any(running):
+                return
+            if left and not tokens.is_cuda:
+                logits = go_on(tokens)
+    finally:
+        go_on.close()
 
 
-def prefill(
-    model: Model, prompts: list[Tensor], cache: Cache, chunk: int | None = None
-) -> Tensor:
+def prefill(model: Model, prompts: list[Tensor], cache: Cache, chunk: int | None = None) -> Tensor:
     """Show the prompts to an empty cache; the logits (N, vocab) after each."""
     longest = max(len(prompt) for prompt in prompts)
     if chunk is None or longest <= chunk:
@@ -164,11 +126,14 @@ def prefill(
     logits = cache.seen.new_empty(0)
     for start in range(0, longest, chunk):
         rows = [row for row, prompt in enumerate(prompts) if len(prompt) > start]
+        parts = [prompts[row][start : start + chunk] for row in rows]
+        if len(rows) == len(prompts):
+            logits = _packed(model, parts, cache)
+            continue
         index = torch.tensor(rows, device=cache.seen.device)
         part = take_rows(cache, index)
-        new = _packed(model, [prompts[row][start : start + chunk] for row in rows], part)
+        logits = logits.index_copy(0, index, _packed(model, parts, part))
         put_rows(cache, part, index)
-        logits = new if start == 0 else logits.index_copy(0, index, new)
     return logits
 
 
@@ -178,12 +143,13 @@ def take_rows(cache: Cache, rows: Tensor) -> Cache:
         path: {name: tensor[rows] for name, tensor in state.items()}
         for path, state in cache.states.items()
     }
-    return Cache(states, cache.seen[rows], cache.max_length, cache.model)
+    return Cache(states, cache.seen[rows], cache.max_length, cache.model, cache.longest)
 
 
 def put_rows(cache: Cache, part: Cache, rows: Tensor) -> None:
     """Give rows taken from a cache back to it."""
     cache.seen = cache.seen.index_copy(0, rows, part.seen)
+    cache.longest = max(cache.longest, part.longest)
     for path, state in part.states.items():
         whole = cache.states[path]
         cache.states[path] = {
@@ -194,15 +160,10 @@ def put_rows(cache: Cache, part: Cache, rows: Tensor) -> None:
 def _packed(model: Model, prompts: list[Tensor], cache: Cache) -> Tensor:
     lengths = [len(prompt) for prompt in prompts]
     if len(set(lengths)) == 1:
-        return _logits(model(torch.stack(prompts), cache=cache, last_only=True))
-    ends = torch.tensor([0, *lengths], device=cache.seen.device).cumsum(0)
+        return logits_of(model(torch.stack(prompts), cache=cache, last_only=True))
+    ends = torch.tensor([0, *lengths]).cumsum(0)  # on the host, which looks at them
     tokens = torch.cat(prompts)[None]
-    return _logits(model(tokens, cu_seqlens=ends, cache=cache, last_only=True))
-
-
-def _logits(output: Tensor) -> Tensor:
-    """(N, 1, vocab) -> (N, vocab)."""
-    return output[:, -1]
+    return logits_of(model(tokens, cu_seqlens=ends, cache=cache, last_only=True))
 
 
 def _generator(
@@ -229,20 +190,6 @@ def _checked_prompts(prompts: Prompts, device: torch.device) -> list[Tensor]:
         if prompt.dtype != torch.int64:
             raise ValueError(f"prompt {number} must hold int64 token ids, not {prompt.dtype}")
     return found
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each module is in its own mode again afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 __all__ = ["Generation", "Prompts", "Sampling", "evaluating", "prefill"]

@@ -1,8 +1,9 @@
-"""KV heads that share a store, and the branches that read it.
+"""KV heads with one keep: the branches of that keep, and which way each call of them goes.
 
-Every call goes one way: keys are the tokens still held, then the new ones; each branch says which
-of them a query sees, and which a later query may still need; the rest is dropped from the store.
-Without a cache nothing is held before, and nothing is left.
+Through the kernels every branch attends by itself, over the call's own tokens or a cache of fixed
+size (fused.py, fused_cache.py). In plain PyTorch the branches share a store: keys are the tokens
+still held, then the new ones; each branch says which of them a query sees, and which a later query
+may still need; the rest is dropped. Without a cache nothing is held before, and nothing is left.
 """
 
 from __future__ import annotations
@@ -11,18 +12,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from . import backend, fused_cache
 from .blocks import Summaries, SummaryWeights
 from .branch import Branch, CompressedBranch, Held, Seen, SetBranch
-from .chunk import Chunk, new_tokens
+from .call import Call
+from .chunk import Chunk, new_tokens, some
 from .eviction import AttentionBranch, LearnedBranch, StaticBranch
 from .keeps import ByHead, Compressed, Evict, GatedKeep, Keep, Learned, Union, Window, leaves
 from .mixer import State
 from .store import Tokens, nest, scoped
 from .visibility import Extent
+
+
+class Answer(NamedTuple):
+    """outs: what each branch gives, (B, T, H, E). state: the new one, empty without a cache.
+    revocable: whether the call's tokens can be forgotten again."""
+
+    outs: list[Tensor]
+    state: State
+    revocable: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,8 @@ class HeadGroup:
 
     extent: what the store holds. scored: the branches that keep a score with each token; if there
     are any, KV heads hold different tokens.
-    State: `tokens.*`, the store; `branches.<name>.*`, what a branch keeps beside.
+    State: `branches.<name>.*`, of the kernels or what a branch keeps beside the store; `tokens.*`,
+    the store, in plain PyTorch.
     """
 
     kv_heads: int
@@ -46,25 +60,56 @@ class HeadGroup:
     def everyone(self) -> bool:
         return len(self.heads) == self.kv_heads
 
-    def query_heads(self, heads: int) -> list[int]:
-        """Which of `heads` query heads read its KV heads."""
-        share = heads // self.kv_heads
-        return [head * share + index for head in self.heads for index in range(share)]
+    def query_heads(self, call: Call) -> tuple[int, ...]:
+        """Which of a layer's query heads read its KV heads."""
+        share = call.q.shape[2] // self.kv_heads
+        return tuple(head * share + index for head in self.heads for index in range(share))
 
     def of_kv(self, x: Tensor) -> Tensor:
         """Its heads of x (N, G, ...)."""
-        return x if self.everyone else x[:, list(self.heads)]
+        return x if self.everyone else some(x, self.heads, 1)
 
-    def of_chunk(self, chunk: Chunk) -> Chunk:
-        if self.everyone:
-            return chunk
-        heads = torch.tensor(self.query_heads(chunk.q.shape[1]), device=chunk.q.device)
-        return replace(
-            chunk,
-            q=chunk.q[:, heads],
-            raw_k=self.of_kv(chunk.raw_k),
-            rule=chunk.rule.of_heads(heads),
-        )
+    # ------------------------------------------------------------------------------- which way
+
+    def attend(self, branches: nn.ModuleList, call: Call, state: State) -> Answer:
+        """The answer to a call of its heads."""
+        if call.cached and self.on_kernels(state):
+            return self._with_cache(branches, call, state)
+        if not call.cached and self._kernels_serve(branches, call):
+            return Answer(
+                [branch.fused(own).out for _, branch, own in self._calls(branches, call)], {}
+            )
+        chunk, k, v = call.padded()
+        outs, left = self._in_plain_pytorch(branches, chunk, k, v, state)
+        return Answer([call.packed(out) for out in outs], left)
+
+    def on_kernels(self, state: State) -> bool:
+        """Whether a state is one of the kernels."""
+        return "tokens.k" not in state
+
+    def reads_raw_keys(self, branches: nn.ModuleList) -> bool:
+        """Whether a branch reads keys before positions."""
+        return any(branch.reads_raw_keys for _, branch in self._branches(branches))
+
+    def _kernels_serve(self, branches: nn.ModuleList, call: Call) -> bool:
+        if not backend.kernels(call.q):
+            return False
+        reasons = [branch.route(call).reason for _, branch in self._branches(branches)]
+        for reason in filter(None, reasons):
+            backend.explain(f"attention in plain PyTorch: {reason}")
+        return not any(reasons)
+
+    def _with_cache(self, branches: nn.ModuleList, call: Call, state: State) -> Answer:
+        outs, revocable = [], True
+        for name, branch, own in self._calls(branches, call):
+            out, may_go = fused_cache.attend(branch, own, scoped(f"branches.{name}", state))
+            outs.append(out)
+            revocable &= may_go
+        return Answer(outs, state, revocable)
+
+    def _calls(self, branches: nn.ModuleList, call: Call) -> Iterator[tuple[str, Branch, Call]]:
+        for name, branch in self._branches(branches):
+            yield name, branch, call.child("branches", name)
 
     # ---------------------------------------------------------------------------------- the store
 
@@ -82,6 +127,19 @@ class HeadGroup:
     def new_state(
         self, branches: nn.ModuleList, k: Tensor, v: Tensor, max_length: int | None
     ) -> State:
+        """For tokens like k (N, G, 0, D) and v (N, G, 0, E)."""
+        state: State = {}
+        if backend.available(k.device, k.dtype):
+            own = dict(self._branches(branches))
+            reasons = [fused_cache.problem(branch, max_length) for branch in own.values()]
+            if not any(reasons):
+                for name, branch in own.items():
+                    state |= nest(
+                        f"branches.{name}", fused_cache.new_state(branch, k, v, max_length)
+                    )
+                return state
+            for reason in filter(None, reasons):
+                backend.explain(f"a cache for attention in plain PyTorch: {reason}")
         slots = self.extent.slots(max_length) or 0
         tokens = Tokens.empty(k, v, slots, self.spread, list(self.scored))
         state = nest("tokens", tokens.state(k.dtype))
@@ -89,7 +147,7 @@ class HeadGroup:
             state |= nest(f"branches.{name}", branch.new_state(k, v, max_length))
         return state
 
-    def attend(
+    def _in_plain_pytorch(
         self, branches: nn.ModuleList, chunk: Chunk, k: Tensor, v: Tensor, state: State
     ) -> tuple[list[Tensor], State]:
         """What each branch gives, (N, H, T, E), and the new state (empty without a cache)."""
@@ -137,9 +195,12 @@ def _compressed_first(item: tuple[str, Branch]) -> bool:
 
 
 def head_groups(
-    keep: Keep, kv_heads: int, head_dim: int, value_dim: int
+    keep: Keep, kv_heads: int, head_dim: int, value_dim: int, plain: bool
 ) -> tuple[list[HeadGroup], nn.ModuleList]:
-    """The groups of a layer, and the branches of all. Heads with equal keeps go together."""
+    """The groups of a layer, and the branches of all. Heads with equal keeps go together.
+
+    plain: whether the softmax is that of PyTorch's attention.
+    """
     keeps = keep.keeps if isinstance(keep, ByHead) else (keep,) * kv_heads
     if len(keeps) != kv_heads:
         raise ValueError(f"by_head lists {len(keeps)} keeps for {kv_heads} KV heads")
@@ -151,6 +212,8 @@ def head_groups(
             str(len(branches) + index): make_branch(part, len(heads), head_dim, value_dim)
             for index, part in enumerate(parts)
         }
+        for branch in made.values():
+            branch.plan(head_dim, value_dim, plain)
         branches.extend(made.values())
         held = reduce(or_, [branch.extent for branch in made.values()])
         scored = tuple(name for name, branch in made.items() if branch.evicts)
@@ -182,5 +245,5 @@ def _window(keep: Keep) -> int:
 
 def _evicting(window: int, evict: Evict) -> Branch:
     if evict.policy in ("tova", "h2o"):
-        return AttentionBranch(window, evict.budget, evict.policy)
+        return AttentionBranch(window, evict)
     return StaticBranch(window, evict)

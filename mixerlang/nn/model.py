@@ -77,8 +77,7 @@ class Model(Generation, nn.Module):
         weight = self.embedding.weight
         dtype, device = dtype or weight.dtype, weight.device
         states = {
-            path: mixer.new_state(batch, max_length, dtype, device)
-            for path, mixer in self.mixers()
+            path: mixer.new_state(batch, max_length, dtype, device) for path, mixer in self.mixers()
         }
         seen = torch.zeros(batch, dtype=torch.int64, device=device)
         return Cache(states, seen, max_length, type(self))
@@ -99,16 +98,13 @@ class Model(Generation, nn.Module):
 
     def last(self, x: Tensor, context: Context) -> Tensor:
         """The last token of each sequence: (N, 1, dim) of (B, T, dim)."""
-        sequences = context.sequences
-        if sequences.index is None:
-            return x[:, -1:]
-        return x[0, sequences.counts.cumsum(0) - 1].unsqueeze(1)
+        ends = context.sequences.cu_seqlens
+        return x[:, -1:] if ends is None else x[0, ends[1:] - 1].unsqueeze(1)
 
     def finish(self, logits: Tensor, context: Context) -> Output:
         """Count the tokens that the cache has now seen; logits, with aux where it was asked for."""
-        cache = context.cache
-        if cache is not None:
-            cache.seen = cache.seen + context.sequences.counts
+        if context.cache is not None:
+            context.cache.advance(context.sequences)
         return logits if context.aux is None else (logits, context.aux)
 
 
@@ -121,15 +117,13 @@ def _check_tokens(tokens: Tensor, vocab: int) -> None:
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling():
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= vocab:
-            raise ValueError(
-                f"token ids must be in 0..{vocab - 1}; the call brings {low}..{high}"
-            )
+            raise ValueError(f"token ids must be in 0..{vocab - 1}; the call brings {low}..{high}")
 
 
 def _check_room(cache: Cache, sequences: Sequences) -> None:
-    if cache.max_length is None or cache.seen.device.type != "cpu":
+    if cache.max_length is None:
         return
-    longest = int((cache.seen + sequences.counts).max())
+    longest = cache.reaches(sequences)
     if longest > cache.max_length:
         raise ValueError(f"the cache holds {cache.max_length} tokens; this call makes {longest}")
 

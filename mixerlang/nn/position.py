@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..kernels.rotary.op import MAX_HEAD_DIM, rotate
+from . import backend
+from .norm import LayerNorm, RMSNorm
+
 
 @dataclass(frozen=True)
 class Rope:
@@ -19,6 +23,21 @@ class Rope:
 @dataclass(frozen=True)
 class Alibi:
     """A linear penalty on distance, one slope per head (Press et al., 2022)."""
+
+
+def rotated(
+    x: Tensor, positions: Tensor, rope: Rope, norm: RMSNorm | LayerNorm | None = None
+) -> Tensor:
+    """x (B, T, heads, D) after its norm, if any, turned by its positions (B, T)."""
+    fused = x.shape[-1] <= MAX_HEAD_DIM and backend.kernels(x)
+    weight = norm.weight if fused and isinstance(norm, RMSNorm) else None
+    if norm is not None and weight is None:
+        x = norm(x)
+    if not fused:
+        turned = apply_rope(x.transpose(1, 2), positions, rope.theta, rope.fraction)
+        return turned.transpose(1, 2)
+    eps = 0.0 if norm is None else norm.eps
+    return rotate(x, positions, theta=rope.theta, fraction=rope.fraction, weight=weight, eps=eps)
 
 
 def apply_rope(x: Tensor, positions: Tensor, theta: float, fraction: float = 1.0) -> Tensor:

@@ -25,7 +25,7 @@ from .decay import Additive, Decay, Delta, NoDecay, Shape, Update, widen
 from .features import Feature, Identity
 from .mixer import Context, Mixer, Sequences, State
 from .norm import RMSNorm
-from .position import Rope, apply_rope
+from .position import Rope, rotated
 from .projection import projection
 
 
@@ -146,8 +146,8 @@ class Recurrence(Mixer):
         v = self.v_map(self._heads("v_conv", self.v_proj(x), self.value_heads, sequences, state))
         k = self._keys(x, g, sequences, state)
         if self.position is not None:
-            q, k = (self._rotated(y, sequences.positions) for y in (q, k))
-        if sequences.index is not None:  # what stands for no token must not be written
+            q, k = (rotated(y, sequences.positions, self.position) for y in (q, k))
+        if sequences.packed:  # what stands for no token must not be written
             k = k.masked_fill(~sequences.valid[..., None, None], 0)
         o = self._recur(q, k, v, g, b, state)
         if context.cache is not None:
@@ -181,11 +181,6 @@ class Recurrence(Mixer):
             self._heads("k_conv", self.k_proj(x), self.heads, sequences, state)
         )
         return keys
-
-    def _rotated(self, x: Tensor, positions: Tensor) -> Tensor:
-        assert self.position is not None
-        rope = self.position
-        return apply_rope(x.transpose(1, 2), positions, rope.theta, rope.fraction).transpose(1, 2)
 
     def _recur(
         self, q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, b: Tensor | None, state: State

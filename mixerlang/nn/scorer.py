@@ -6,9 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.decode.op import Scorer
+from ..kernels.scorer import op
+from ..kernels.scorer.packing import network_of, pack
 from .keeps import Cnn
 from .mixer import State
 from .sequences import Sequences
+from .weights import version
 
 
 class CnnScorer(nn.Module):
@@ -20,7 +24,8 @@ class CnnScorer(nn.Module):
 
     def __init__(self, heads: int, in_dim: int, dim: int, cnn: Cnn) -> None:
         super().__init__()
-        self.heads, self.in_dim, self.cnn = heads, in_dim, cnn
+        self.heads, self.dim, self.in_dim, self.cnn = heads, dim, in_dim, cnn
+        self._packed: tuple[tuple[object, ...], Scorer] | None = None
         self.convs = nn.ModuleList()
         for index, (kernel, dilation) in enumerate(zip(cnn.kernels, cnn.dilations, strict=True)):
             out = dim // 2**index
@@ -51,6 +56,39 @@ class CnnScorer(nn.Module):
             x = F.silu(conv(F.pad(self.dropout(x), (reach, reach)))) * valid
         logits: Tensor = self.proj(x)
         return logits
+
+    # ---------------------------------------------------------------------- through the kernels
+
+    @property
+    def parameters_in_order(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases of the convolutions, then of the projection."""
+        layers = [*self.convs, self.proj]
+        return [layer.weight for layer in layers], [layer.bias for layer in layers]
+
+    def logits(
+        self, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, *, dropout: bool = False
+    ) -> Tensor:
+        """(B, G, T), float32 at least, of k (B, T, G, D) and v (B, T, G, E), packed or not."""
+        p = self.cnn.dropout if dropout else 0.0
+        # Drawn on the device: the same again where a checkpointed forward pass runs again.
+        seed = torch.randint(2**62, (), device=k.device) if p else None
+        weights, biases = self.parameters_in_order
+        dilations = self.cnn.dilations
+        z: Tensor = op.logits(
+            k, v, weights, biases, dilations=dilations, dropout=p, seed=seed, cu_seqlens=cu_seqlens
+        )
+        return z
+
+    def packed(self, dtype: torch.dtype) -> Scorer:
+        """For steps: the weights as kernels read them, made anew when one has changed."""
+        weights, biases = self.parameters_in_order
+        key = (dtype, *map(version, [*weights, *biases]))
+        if self._packed is None or self._packed[0] != key:
+            widths = self.dim, self.in_dim - self.dim
+            network = network_of(*widths, weights, self.heads, self.cnn.dilations)
+            made = pack([w.detach() for w in weights], [b.detach() for b in biases], network, dtype)
+            self._packed = key, Scorer(made, network)
+        return self._packed[1]
 
     # -------------------------------------------------------------------------------- streaming
 

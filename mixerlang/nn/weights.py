@@ -62,3 +62,8 @@ def _require(path: str | os.PathLike[str], what: str, names: Iterable[str]) -> N
     if found:
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise ValueError(f"{os.fspath(path)} {what} {', '.join(found[:5])}{more}")
+
+
+def version(x: Tensor) -> tuple[int, int]:
+    """Where a tensor's numbers are, and how often they were written there."""
+    return x.data_ptr(), 0 if x.is_inference() else x._version

@@ -1,11 +1,13 @@
 """Every mixer, keep, combination and block as a user gets it: a spec, loaded and run.
 
 Under eval(): full forward = chunked prefill = steps = packed, and no output sees the future.
-Under train(): every parameter gets a finite gradient.
+Under train(): every parameter gets a finite gradient. What has attention, in plain PyTorch and
+through the kernels' ops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 import mixerlang
+from mixerlang.nn.backend import forced
 
 LENGTH = 23
 """Longer than every window, block and budget below, and a multiple of none."""
@@ -111,6 +114,16 @@ MIXERS = {
 DISCRETE = ("learned", "tova", "h2o", "keep-norm", "blocks", "nsa")
 
 
+CASES = [(name, "eager") for name in MIXERS]
+CASES += [(name, "kernels") for name in MIXERS if name.startswith(("keep", "attention"))]
+
+
+@pytest.fixture(autouse=True)
+def backend(way: str) -> Iterator[None]:
+    with forced(way):
+        yield
+
+
 def load(name: str, folder: Path) -> torch.nn.Module:
     spec = folder / "case.mix"
     spec.write_text(
@@ -141,9 +154,9 @@ def close(got: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize(("name", "way"), CASES)
 @torch.no_grad()
-def test_one_forward(name: str, tmp_path: Path) -> None:
+def test_one_forward(name: str, way: str, tmp_path: Path) -> None:
     """Full forward = chunked prefill and steps = packed = packed into a cache, then steps."""
     model = load(name, tmp_path)
     batch = tokens(2, LENGTH)
@@ -171,9 +184,9 @@ def test_one_forward(name: str, tmp_path: Path) -> None:
         close(out, model(torch.cat([row, extra[None]], 1))[0, -4:])
 
 
-@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize(("name", "way"), CASES)
 @torch.no_grad()
-def test_causal(name: str, tmp_path: Path) -> None:
+def test_causal(name: str, way: str, tmp_path: Path) -> None:
     """A later token changes no earlier output."""
     model = load(name, tmp_path)
     first = tokens(1, LENGTH)
@@ -183,8 +196,8 @@ def test_causal(name: str, tmp_path: Path) -> None:
         close(model(other)[:, :cut], model(first)[:, :cut])
 
 
-@pytest.mark.parametrize("name", MIXERS)
-def test_gradients(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "way"), CASES)
+def test_gradients(name: str, way: str, tmp_path: Path) -> None:
     """Every parameter gets a finite gradient."""
     model = load(name, tmp_path).train()
     logits, aux = model(tokens(2, LENGTH), return_aux=True)

@@ -66,7 +66,7 @@ class Caller:
         sequences = Sequences.of(x, starts, seen)
         y: Tensor = self.mixer(x, Context(sequences, self.cache))
         if self.cache is not None:
-            self.cache.seen = self.cache.seen + sequences.counts
+            self.cache.advance(sequences)
         return y
 
 
