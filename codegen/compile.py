@@ -12,6 +12,7 @@ from ..ir.graph import Graph
 from ..pipeline import graph_of
 from ..semantics import open_project, split_spec
 from .emit import emit
+from .serve import report_limits
 
 
 @dataclass(frozen=True)
@@ -37,4 +38,5 @@ def compile_spec(
     graph = None if model is None else graph_of(project, model.name.id, params)
     if graph is None or project.diagnostics.errors:
         return None, project.diagnostics
+    report_limits(graph, project.diagnostics)
     return Compiled(graph, emit(graph, project.sources)), project.diagnostics

@@ -18,8 +18,10 @@ from ..version import VERSION
 from . import package
 from .expression import Call
 from .folder import CONFIG, GENERATOR, SCHEMA, write_folder
+from .kernels import rendered
 from .naming import one_line, shown_path, unused
 from .plan import Plan, make_plan
+from .serve import served
 from .text import FILTERS, statement_lines
 
 ALWAYS = {"nn/mixer.py": ("Cache",), "nn/model.py": ("Model", "Output")}
@@ -36,6 +38,7 @@ def emit(graph: Graph, sources: Sequence[Source] = ()) -> dict[str, bytes]:
     header = _header(plan, sources)
     files = {str(path): _carried(path) for path in plan.files}
     files["model.py"] = _model(plan, header)
+    files.update(rendered(graph, [f"Written by mixerlang {VERSION}.", *filter(None, header[1:])]))
     files["__init__.py"] = _render("__init__.py.jinja", plan=plan, header=header[:1])
     files.update(_spec_copies(sources))
     files[CONFIG] = b""
@@ -152,6 +155,7 @@ def _config(plan: Plan, sources: Sequence[Source], files: list[str]) -> bytes:
             {"label": layer.label, "class": entry.class_name, "mixers": _mixers(graph, layer.nodes)}
             for layer, entry in zip(graph.layers, plan.entries, strict=True)
         ],
+        "kernels": [part.as_json() for part in served(graph)],
         "files": files,
     }
     return (json.dumps(config, indent=2, allow_nan=False) + "\n").encode()

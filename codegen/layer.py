@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..ir.graph import Graph, LayerInfo
 from .expression import Call, constructor
 from .naming import place_of
+from .serve import parts_of
 from .shape import LayerShape
 from .statement import Statement, statements, written
 
@@ -26,7 +27,8 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class LayerClass:
-    """A class of layers. indices: the layers of this class. place: `file:line` of the first."""
+    """A class of layers. indices: the layers of this class. place: `file:line` of the first.
+    served: what runs its mixers, a line each."""
 
     name: str
     label: str
@@ -36,6 +38,7 @@ class LayerClass:
     modules: tuple[Module, ...]
     statements: tuple[Statement, ...]
     result: str
+    served: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -73,4 +76,5 @@ def plan_layer(graph: Graph, shape: LayerShape, layers: list[LayerInfo], name: s
         modules=tuple(modules),
         statements=lines,
         result=result,
+        served=tuple(part.line for part in parts_of(graph, first)),
     )

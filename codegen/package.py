@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.resources import files
@@ -13,6 +13,15 @@ Path = PurePosixPath
 ROOMS = ("nn", "kernels")
 """Packages of mixerlang whose files may be carried along."""
 
+LEFT_BEHIND = frozenset({"render.py", "ahead.py", "search.py"})
+"""What makes and builds kernels: a folder carries the kernels themselves."""
+
+# Patterns in place of a parser, which takes a second for all files: half of loading a model.
+CLASS = re.compile(r"^class ([A-Za-z]\w*)", re.M)
+IMPORT = re.compile(r"^ *from (\.+)([\w.]*) import (?:\(([^)]*)\)|(.*))", re.M)
+NAME = re.compile(r"(?:^|,)\s*(\w+)")
+COMMENT = re.compile(r"#.*")
+
 
 @cache
 def source(path: Path) -> bytes | None:
@@ -21,11 +30,10 @@ def source(path: Path) -> bytes | None:
     return found.read_bytes() if found.is_file() else None
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    text = source(path)
-    assert text is not None, path
-    return ast.parse(text)
+def text(path: Path) -> str:
+    found = source(path)
+    assert found is not None, path
+    return found.decode()
 
 
 @cache
@@ -35,10 +43,9 @@ def classes() -> dict[str, Path]:
     for entry in sorted(files("mixerlang").joinpath("nn").iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".py"):
             path = Path("nn", entry.name)
-            for node in tree(path).body:
-                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                    other = found.setdefault(node.name, path)
-                    assert other == path, f"{node.name} is defined in {other} and in {path}"
+            for name in CLASS.findall(text(path)):
+                other = found.setdefault(name, path)
+                assert other == path, f"{name} is defined in {other} and in {path}"
     return found
 
 
@@ -58,24 +65,25 @@ def closure(paths: Iterable[Path]) -> list[Path]:
 def imports(path: Path) -> tuple[Path, ...]:
     """The files that a file needs to be imported: packages on the way to it, what it names."""
     found = [parent / "__init__.py" for parent in path.parents if parent.name]
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            found.extend(_targets(path, node))
+    for dots, module, block, line in IMPORT.findall(text(path)):
+        names = NAME.findall(COMMENT.sub("", block or line))
+        targets = _targets(path.parents[len(dots) - 1], module, names)
+        found.extend(target for target in targets if target.name not in LEFT_BEHIND)
     for target in found:
         assert target.parts[0] in ROOMS, f"{path} imports {target}"
     return tuple(dict.fromkeys(found))
 
 
-def _targets(path: Path, node: ast.ImportFrom) -> Iterator[Path]:
+def _targets(package: Path, module: str, names: list[str]) -> Iterator[Path]:
     """`from .a import b` is a.py, or a/__init__.py and a/b.py where that is a module."""
-    base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-    module = base.with_suffix(".py") if base.name else base
-    if base.name and source(module) is not None:
-        yield module
+    base = package.joinpath(*module.split("."))
+    single = base.with_suffix(".py") if module else base
+    if module and source(single) is not None:
+        yield single
         return
-    if base.name:
+    if module:
         yield base / "__init__.py"
-    for alias in node.names:
-        for inner in (base / f"{alias.name}.py", base / alias.name / "__init__.py"):
+    for name in names:
+        for inner in (base / f"{name}.py", base / name / "__init__.py"):
             if source(inner) is not None:
                 yield inner

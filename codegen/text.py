@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from textwrap import wrap
 
 from .expression import WIDTH, flat, laid_out
 from .layer import LayerClass, Module
@@ -33,6 +34,16 @@ def about_layer(layer: LayerClass) -> str:
     each = "" if len(layer.indices) == 1 else " each"
     numbers = enumerate_numbers(layer.indices)
     return f"{layer.label}{place}: {noun} {numbers}; {layer.parameters:,} parameters{each}"
+
+
+def about_kernels(layer: LayerClass) -> list[str]:
+    """The comment that says what runs a layer on a GPU, a line for each softmax."""
+    width = WIDTH - len("# ")
+    if len(layer.served) == 1:
+        return wrap(f"On a GPU: {layer.served[0]}", width, subsequent_indent="  ")
+    parts = [line for part in layer.served
+             for line in wrap(part, width, initial_indent="  ", subsequent_indent="    ")]
+    return ["On a GPU:", *parts] if parts else []
 
 
 def module_lines(module: Module) -> str:
@@ -88,6 +99,7 @@ def _loop(numbers: tuple[int, ...]) -> list[str]:
 
 
 FILTERS = {
+    "about_kernels": about_kernels,
     "about_layer": about_layer,
     "comment": one_line,
     "construction": lambda entries: construction(entries, BODY),

@@ -1,7 +1,8 @@
 """What a model costs at a given batch and length: parameters, forward FLOPs, decoding cache.
 
 A multiply-add is two FLOPs; `dense` counts every score of a mixer, masked or not. Norms,
-activations and softmax are not counted. The cache is the one that `new_cache(batch, length)` gives.
+activations and softmax are not counted. The cache is the one that `new_cache(batch, length)` gives:
+of plain PyTorch, or with backend="kernels" that of the kernels, on a GPU.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ SCHEMA = 1
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of an element, by dtype."""
+
+BACKENDS = ("eager", "kernels")
+"""Whose cache is counted."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Analysis:
     batch: int
     length: int
     dtype: str
+    backend: str
     layers: tuple[LayerCost, ...]
     outside: dict[str, Cost]
 
@@ -93,6 +98,7 @@ class Analysis:
             "batch": self.batch,
             "length": self.length,
             "dtype": self.dtype,
+            "backend": self.backend,
             **self.total.as_json(),
             "weight_bytes": self.weight_bytes,
             "layers": [layer.as_json() for layer in self.layers],
@@ -101,11 +107,16 @@ class Analysis:
 
 
 def analyze(
-    graph: Graph, batch: int = 1, length: int | None = None, dtype: str | None = None
+    graph: Graph,
+    batch: int = 1,
+    length: int | None = None,
+    dtype: str | None = None,
+    backend: str = "eager",
 ) -> Analysis:
     """The costs of `batch` sequences of `length` tokens.
 
-    length: default the model's context. dtype: of weights and cache, default the model's.
+    length: default the model's context. dtype: of weights and cache, default the model's. backend:
+    whose cache, `eager` or `kernels`.
     """
     length = graph.fields.context if length is None else length
     dtype = graph.fields.dtype if dtype is None else dtype
@@ -114,14 +125,18 @@ def analyze(
             raise ValueError(f"{name} must be at least 1, not {value}")
     if dtype not in BYTES:
         raise ValueError(f"dtype must be one of {', '.join(BYTES)}, not {dtype}")
-    work = Workload(batch, length, BYTES[dtype])
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend}")
+    work = Workload(batch, length, BYTES[dtype], backend == "kernels")
     layers = tuple(_layer(graph, layer, work) for layer in graph.layers)
     outside = {
         node.name: _cost(graph, [node], work)
         for node in graph
         if node.layer is None and node.op.kind != "tokens"
     }
-    return Analysis(graph.name, dict(graph.params), batch, length, dtype, layers, outside)
+    return Analysis(
+        graph.name, dict(graph.params), batch, length, dtype, backend, layers, outside
+    )
 
 
 def _layer(graph: Graph, layer: LayerInfo, work: Workload) -> LayerCost:

@@ -45,7 +45,8 @@ def _head(analysis: Analysis) -> list[str]:
         _cut(f"{analysis.model}{f' with {params}' if params else ''}", 100),
         f"batch {analysis.batch:,}, length {analysis.length:,}, {analysis.dtype}; "
         f"weights {binary(analysis.weight_bytes)}",
-        "FLOPs of the dense forward, a multiply-add being two; cache for decoding",
+        "FLOPs of the dense forward, a multiply-add being two; cache for decoding"
+        + (" through kernels" if analysis.backend == "kernels" else ""),
     ]
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from .options import Dtype, Json, Root, Set, Spec
+
+
+class Backend(StrEnum):
+    EAGER = "eager"
+    KERNELS = "kernels"
 
 
 def analyze(
@@ -18,6 +24,9 @@ def analyze(
                      help="Tokens per sequence; by default the model's context."),
     ] = None,
     dtype: Dtype = None,
+    backend: Annotated[
+        Backend, typer.Option(help="Whose cache: of plain PyTorch, or of the kernels on a GPU.")
+    ] = Backend.EAGER,
     json: Json = False,
     set: Set = None,
     root: Root = None,
@@ -27,7 +36,7 @@ def analyze(
     from .output import print_data
     from .specs import graph_of
 
-    found = analysis.analyze(graph_of(spec, set, root), batch, length, dtype)
+    found = analysis.analyze(graph_of(spec, set, root), batch, length, dtype, backend)
     if json:
         print_data(found.as_json())
     else:

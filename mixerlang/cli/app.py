@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, check, compile, explain, fmt, graph, names, run, train
+from . import analyze, check, compile, explain, fmt, graph, kernels, names, run, train
 from .guard import Commands
 
 
@@ -44,6 +44,7 @@ app.command("show")(names.show)
 app.command("graph")(graph.graph)
 app.command("analyze")(analyze.analyze)
 app.command("compile")(compile.compile_)
+app.command("kernels")(kernels.kernels)
 app.command("train")(train.train)
 app.command("run")(run.run)
 app.command("explain")(explain.explain)

@@ -69,4 +69,8 @@ CODES: dict[str, Code] = {
     # 5xx: what is not there yet
     "MX501": Code(E, "not implemented yet"),
     "MX502": Code(E, "user-written recurrences are not implemented yet"),
+    # 6xx: kernels
+    "MX601": Code(W, "no kernel serves this size"),
+    "MX602": Code(E, "kernel does not fit the GPU"),
+    "MX603": Code(W, "kernel spills registers"),
 }

@@ -96,11 +96,15 @@ class Term(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a cost is asked for: `batch` sequences of `length` tokens, in `bytes_per_element`."""
+    """What a cost is asked for: `batch` sequences of `length` tokens, in `bytes_per_element`.
+
+    kernels: the cache is the one of the kernels, on a GPU, where they serve a layer.
+    """
 
     batch: int
     length: int
     bytes_per_element: int = 2
+    kernels: bool = False
 
 
 class Op(Term):

@@ -1,8 +1,8 @@
 """What keeps cost beside attention itself: FLOPs of choosing, bytes of the decoding cache.
 
-Both as the eager backend has them. KV heads with equal keeps share a store: slots of keys, values
-and positions, and a score for every branch that evicts. Branches hold more of their own: summaries
-of blocks, a scorer's last inputs.
+Both as plain PyTorch has them; keep_kernels.py knows the cache of the kernels. KV heads with equal
+keeps share a store: slots of keys, values and positions, and a score for every branch that evicts.
+Branches hold more of their own: summaries of blocks, a scorer's last inputs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .attention import (
     summaries,
 )
 from .base import Workload
+from .keep_kernels import kernel_cache_bytes
 
 POSITION = 8
 """Bytes of a position (int64)."""
@@ -75,8 +76,12 @@ def keep_cache_bytes(attention: Attention, work: Workload) -> int:
     keeps = keep.keeps if isinstance(keep, k.ByHead) else (keep,) * kv_heads
     total = 0
     for own in dict.fromkeys(keeps):
-        store = Store(keeps.count(own), head_dim, value_dim, work)
-        total += _store_bytes(own, store) + sum(_own_bytes(leaf, store) for leaf in leaves(own))
+        heads = keeps.count(own)
+        held = kernel_cache_bytes(own, heads, head_dim, value_dim, work) if work.kernels else None
+        if held is None:
+            store = Store(heads, head_dim, value_dim, work)
+            held = _store_bytes(own, store) + sum(_own_bytes(leaf, store) for leaf in leaves(own))
+        total += held
     return work.batch * total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mixerlang.analysis import analyze
+from mixerlang.analysis import BACKENDS, analyze
 from mixerlang.ir.graph import Graph
+from mixerlang.nn import backend
 from mixerlang.pipeline import build_graph
+from mixerlang.primitives.attention import Attention
 from mixerlang.runtime.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,11 +70,12 @@ def folder_of_generated_code(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def assert_same_caches(path: Path, lengths: tuple[int, ...]) -> None:
     graph, model = graph_of(path), load(path, device="meta")
-    for length in lengths:
+    for way, length in itertools.product(BACKENDS, lengths):
         for name, dtype in BYTES.items():
-            cache = model.new_cache(3, max_length=length, dtype=dtype)
-            said = analyze(graph, batch=3, length=length, dtype=name).total.cache_bytes
-            assert said == cache.nbytes, (length, name)
+            with backend.forced(way):
+                cache = model.new_cache(3, max_length=length, dtype=dtype)
+            said = analyze(graph, 3, length, name, way).total.cache_bytes
+            assert said == cache.nbytes, (way, length, name)
 
 
 def solved(a: tuple[int, ...], b: tuple[int, ...], *_: object, **__: object) -> int:
@@ -96,6 +100,31 @@ def test_flops_of_the_tiny_models(path: Path) -> None:
     for batch, length in ((2, 128), (1, 77)):
         said = analyze(graph, batch, length).total.flops_forward_dense
         assert said == counted_flops(model, batch, length)
+
+
+PAIRS = {
+    "swa": lambda length: visible(length, 64),
+    "lalte": lambda length: visible(length, 32) + visible(length - 32, 16),
+}
+"""Pairs of query and key that count in a head, by spec."""
+
+
+def visible(length: int, most: int) -> int:
+    """Of queries that see up to `most` keys."""
+    return sum(min(query + 1, most) for query in range(max(length, 0)))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_flops_through_the_kernels(name: str) -> None:
+    """Masked pairs left out, all else as plain PyTorch has it."""
+    path = ROOT / f"specs/tiny/{name}.mix"
+    model, batch, length = load(path), 2, 150
+    attentions = [node.op for node in graph_of(path) if isinstance(node.op, Attention)]
+    pairs = PAIRS[name](length) - length * length
+    left_out = sum(2 * batch * op.heads * pairs * 2 * op.shape()[2] for op in attentions)
+    with backend.forced("kernels"):
+        counted = counted_flops(model, batch, length)
+    assert counted == counted_flops(model, batch, length) + left_out
 
 
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)

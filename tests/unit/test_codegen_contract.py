@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import mixerlang
 from mixerlang.codegen.expression import Call, Items, constructor, flat, laid_out, value_of
+from mixerlang.codegen.package import LEFT_BEHIND, _targets, classes, closure, imports, text
 from mixerlang.codegen.package import Path as RoomPath
-from mixerlang.codegen.package import classes, closure, imports
 from mixerlang.codegen.statement import written
 from mixerlang.primitives import MODULES, Op, Term
 from mixerlang.primitives.combine import Combination, Layer, NoTerm, Tied
@@ -109,6 +112,33 @@ def test_expressions() -> None:
 def test_nothing_else_becomes_code(value: object) -> None:
     with pytest.raises(AssertionError):
         value_of(value)
+
+
+def parsed(path: RoomPath) -> set[RoomPath]:
+    """What a file imports relatively, by Python's own parser."""
+    found: set[RoomPath] = set()
+    for node in ast.walk(ast.parse(text(path))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [alias.name for alias in node.names]
+            found.update(_targets(path.parents[node.level - 1], node.module or "", names))
+    return {target for target in found if target.name not in LEFT_BEHIND}
+
+
+def test_imports_are_found_as_a_parser_finds_them() -> None:
+    root = Path(mixerlang.__file__).parent
+    paths = [RoomPath(path.relative_to(root).as_posix())
+             for room in ("nn", "kernels") for path in (root / room).rglob("*.py")]
+    assert len(paths) > 60
+    for path in paths:
+        on_the_way = {parent / "__init__.py" for parent in path.parents if parent.name}
+        assert set(imports(path)) == parsed(path) | on_the_way, path
+
+
+def test_carried_files_import_by_statements() -> None:
+    """A module whose name is put together while a model runs would be left behind."""
+    for path in closure(set(classes().values())):
+        if path != RoomPath("kernels/loader.py"):
+            assert "import_module" not in text(path), path
 
 
 def test_closures_are_whole() -> None:
