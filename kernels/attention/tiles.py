@@ -28,7 +28,8 @@ def choose(name: str, variant: Variant, architecture: str, size: int) -> Tile:
 def fits(row: dict[str, Any], variant: Variant, size: int) -> bool:
     """Rows bound bytes per element, the larger head dim and the window; full is the widest.
 
-    Rows may be for interval lists alone, under a budget ("capped") or without ("kept").
+    Rows may be for interval lists alone, under a budget ("capped") or without ("kept"), and for
+    packed sequences alone.
     """
     dim = max(variant.head_dim, variant.value_dim)
     window = row.get("window")
@@ -36,6 +37,7 @@ def fits(row: dict[str, Any], variant: Variant, size: int) -> bool:
     return bool(
         row["bytes"] == size
         and row.get("intervals", lists) == lists
+        and row.get("packed", variant.packed) == variant.packed
         and dim <= row["dim"]
         and (window is None or (variant.window is not None and variant.window <= window))
     )

@@ -30,14 +30,12 @@ def render(name: str, network: Network) -> str:
         "summary": summary(network),
         "tiles": tiles(name, network),
         "block": block,
-        "blocks": (block(network.key_dim), block(network.value_dim)),
         "groups": [groups(network, layer) for layer in layers],
         "scratch": [place(network, layer.index) for layer in layers[:-1]],
         "input_places": input_places(network),
         "input_padding": 2 * layers[0].reach * layers[0].inputs,
         "widths": (min(64, padded(network.key_dim)), min(64, padded(network.value_dim))),
         "padding": network.padding(len(layers) - 1),
-        "starts": [sum(network.channels[:index]) for index in range(len(layers))],
         "done": [
             network.lookahead - sum(x.reach for x in layers[: i + 1]) for i in range(len(layers))
         ],
