@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 import mixerlang
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch's own, inside inductor
+]
 
 SPECS = Path(__file__).resolve().parents[2] / "specs/tiny"
 ATTENTIONS = """

@@ -96,6 +96,7 @@ def test_a_spill_is_a_warning() -> None:
     (found,) = told(Built(planned(COPY), Resources(0, 255, 96, False)))
     assert found[0] == "MX603" and "spills 96 bytes" in found[1]
     assert found[2] == "use a smaller head_dim, or another dtype"
+    assert told(Built(planned(COPY), Resources(0, 96, 8, False))) == []
 
 
 def test_what_cannot_be_built_is_told() -> None:
@@ -109,7 +110,7 @@ def test_what_cannot_be_built_is_told() -> None:
 
 def test_a_smaller_head_is_tried_until_one_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     spilling, fitting = product(64), product(16)
-    answers = {spilling.name: Resources(0, 255, 8, False), fitting.name: Resources(0, 9, 0, False)}
+    answers = {spilling.name: Resources(0, 255, 64, False), fitting.name: Resources(0, 9, 0, False)}
     monkeypatch.setattr(build, "_resources", lambda job, _: (answers[job.name], None))
     plan = planned(COPY, spilling, fitting)
     ((_, _, help),) = told(Built(plan, Resources(0, 255, 96, False)))

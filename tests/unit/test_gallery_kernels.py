@@ -43,6 +43,6 @@ def test_everything_fits_without_a_spill(
     faulty = []
     for built in build(plans):
         found = built.resources
-        if found is None or found.spilled or found.serialized or not built.fits:
+        if found is None or built.spills or found.serialized or not built.fits:
             faulty.append((built.planned.job.name, built.problem, found))
     assert not faulty
