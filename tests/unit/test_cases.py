@@ -37,8 +37,12 @@ ELSEWHERE = {
     "MX090": "test_hostile.py",
     "MX207": "test_settings.py",
     "MX208": "test_settings.py",
+    "MX601": "test_cli_kernels.py",
+    "MX602": "test_codegen_build.py",
+    "MX603": "test_codegen_build.py",
 }
-"""Codes about bytes, sizes, folders, counts and the command line have tests of their own."""
+"""Codes about bytes, sizes, folders, counts, the command line and compiled kernels have tests of
+their own."""
 
 
 def expectations(source: Source) -> Iterator[Expected]:
