@@ -6,7 +6,6 @@ NaN, so that an element that no program writes is seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from mixerlang.kernels.attention.intervals import SEGMENT, Intervals
 from mixerlang.kernels.attention.reference import alibi_slopes
 from mixerlang.kernels.eviction import reference
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned")]
 
 TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 5e-6}
 EDGES = [0, 1, 66, 130, 130, 517]
@@ -31,17 +30,6 @@ EVERYTHING: dict[str, Any] = {
     "sink_logits": True,
     "slopes": True,
 }
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """Fresh tensors hold NaN."""
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = before
 
 
 def compare(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,20 +17,10 @@ from mixerlang.kernels.attention.intervals import SEGMENT, Intervals
 from mixerlang.kernels.eviction import reference
 from mixerlang.kernels.eviction.op import intervals
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned")]
 
 LENGTHS = [1, 5, 127, 128, 129, 300, 700, 1500, 2048, 5000]
 BUDGETS = [None, 1, 7, 60, 130, 256, 300, 512]
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = before
 
 
 def scores(kind: str, rows: tuple[int, int], tokens: int) -> Tensor:

@@ -7,7 +7,6 @@ is seen.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from mixerlang.kernels.scorer.network import Network
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from scorer_cases import SEED, Inputs, make, oracle, relative
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned")]
 
 TOLERANCE = {torch.bfloat16: 1.5e-2, torch.float16: 2e-3, torch.float32: 5e-6}
 PAPER = Network(4, 64, 64, (64, 32, 16))
@@ -34,18 +33,6 @@ NETWORKS = [
     Network(2, 256, 256, (256, 128, 64)),
     Network(1, 64, 64, (64,), (7,), (4,)),
 ]
-
-
-@pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
-    """Fresh tensors hold NaN; products of the reference keep all their bits."""
-    before = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    assert torch.empty(4, device="cuda").new_empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.utils.deterministic.fill_uninitialized_memory = before
 
 
 def call(

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+Errors = dict[str, list[float]]
 
 
 @pytest.fixture(scope="module")
-def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    cache = str(tmp_path_factory.mktemp("kernels"))
-    environment = os.environ | {"MIXERLANG_CACHE": cache, "PYTHONPATH": str(ROOT)}
-    environment |= {"TRITON_INTERPRET": "1", "PYTHONWARNINGS": "ignore"}
-    script = Path(__file__).with_name("interpret_attention.py")
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, list[float]] = json.loads(done.stdout)
-    return found
+def errors(interpreted: Callable[[str], Errors]) -> Errors:
+    return interpreted("interpret_attention.py")
 
 
-def test_every_pass_agrees_with_float64(errors: dict[str, list[float]]) -> None:
+def test_every_pass_agrees_with_float64(errors: Errors) -> None:
     assert len(errors) >= 21
     wrong = {case: values for case, values in errors.items() if not all(e < 1e-5 for e in values)}
     assert not wrong
