@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .intervals import SEGMENT
 from .variant import DTYPES, MAX_HEAD_DIM, Rule
 
 MOST_TOKENS = 2**31 - 2**10
@@ -131,6 +132,28 @@ def _intervals(q: Tensor, k: Tensor, extras: Extras, rule: Rule) -> str | None:
         return f"intervals.death is (B, G, T) = {expected}, not {tuple(extras.death.shape)}"
     if (extras.snapshots is None) != (extras.alive is None):
         return "intervals have snapshots and alive, or neither"
+    return _lists(expected, extras)
+
+
+def _lists(expected: tuple[int, ...], extras: Extras) -> str | None:
+    """What kernels read of the lists by the shapes that they should have."""
+    *lead, tokens = expected
+    segments = -(-tokens // SEGMENT)
+    budget = 0 if extras.snapshots is None else extras.snapshots.shape[-1]
+    shapes = {
+        "death": expected,
+        "kept": expected,
+        "counts": (*lead, segments + 1),
+        "snapshots": (*lead, segments, budget),
+        "alive": (*lead, segments),
+    }
+    for name, shape in shapes.items():
+        x = getattr(extras, name)
+        if x is None and name in ("snapshots", "alive"):
+            continue
+        if x is None or x.shape != shape or x.dtype != torch.int32 or not x.is_contiguous():
+            told = None if x is None else f"{tuple(x.shape)} of {x.dtype}"
+            return f"intervals.{name} is {shape}, contiguous int32, not {told}"
     return None
 
 

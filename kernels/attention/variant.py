@@ -11,6 +11,8 @@ from typing import NamedTuple
 DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}
 """What the kernels serve, and its bytes."""
 MAX_HEAD_DIM = 256
+MOST = 2**30
+"""Of window and sinks: positions that these are added to are 32-bit integers."""
 BY_KEY = ("backward_kv", "backward_gathered", "backward_held", "backward_sinks")
 """Passes whose programs own keys."""
 SMALLEST_PIECE = 16  # a matrix unit's inner dimension
@@ -39,6 +41,10 @@ class Rule(NamedTuple):
         for name, least in (("sinks", 0), ("rate", 1), ("strided", 0)):
             if getattr(self, name) < least:
                 return f"{name} is {getattr(self, name)}: nearest {least}"
+        for name in ("window", "sinks"):
+            if (getattr(self, name) or 0) > MOST:
+                way_out = "a window of None is all of the past"
+                return f"{name} is {getattr(self, name)}: nearest {MOST}; {way_out}"
         if self.rate != 1 and self.window is None:
             return f"rate is {self.rate} without a window: it thins out a window, nearest 1"
         for name in ("scale", "softcap"):

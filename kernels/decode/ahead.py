@@ -33,7 +33,7 @@ def jobs(
     plan: Plan | None = None,
 ) -> list[Job]:
     """`update` and `attend`, for a batch of so many sequences."""
-    ring = layout.ring(LENGTH)
+    ring = layout.ring(LENGTH if layout.everything else None)
     plan = plan or choose(shape, batch, ring + layout.slots, PROCESSORS[architecture])
     several = layout.slots > 0 and shape.tokens > 1
     there = {

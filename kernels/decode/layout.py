@@ -122,10 +122,14 @@ class Layout:
         return self.period - 1 + 2 * self.lookahead + 2 * self.span
 
     def ring(self, max_length: int | None) -> int:
-        """Entries of the ring, for sequences of up to `max_length` tokens (None: any)."""
+        """Entries of the ring, for sequences of up to `max_length` tokens (None: any): where these
+        are shorter than the window, it never comes round."""
         if not self.everything:
             assert self.window is not None
-            return max(self.window + self.span, self.raw_rows)
+            entries = self.window + self.span
+            if max_length is not None and max_length < self.window:
+                entries = max_length
+            return max(entries, self.raw_rows)
         if max_length is None:
             raise ValueError("a cache that holds all of the past needs max_length")
         return max_length

@@ -30,6 +30,8 @@ from .rule import Rule
 from .state import History, State, fill, history, new_state, ring_size
 
 KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+MOST_ROWS = 2**16 - 1
+"""Sequences times KV heads: the second axis of a grid."""
 
 
 class Scorer(NamedTuple):
@@ -63,6 +65,7 @@ def step(
     attention.reference.attention_weights.
     """
     _check(layout, state, q, k, v, raw_k, seen, scorer)
+    _check_heads(q, sink_logits=sink_logits, slopes=slopes)
     rule = Rule(q.shape[-1] ** -0.5 if scale is None else scale, softcap, sink_logits, slopes)
     q, k, v = (x.to(state["k"].dtype) for x in (q, k, v))
     raw_k = None if raw_k is None else raw_k.to(state["k"].dtype)
@@ -132,14 +135,29 @@ def _check(
     for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} is of shape {tuple(tensor.shape)}, where {shape} is due")
+    if not seen.is_contiguous():
+        raise ValueError(f"seen holds numbers side by side, not with strides {seen.stride()}")
     if heads % kv_heads:
         raise ValueError(f"{kv_heads} KV heads do not divide {heads} query heads")
+    if batch * kv_heads > MOST_ROWS:
+        raise ValueError(
+            f"{batch} sequences of {kv_heads} KV heads: a step takes {MOST_ROWS} of both together; "
+            f"nearest {MOST_ROWS // kv_heads} sequences"
+        )
     if not 1 <= tokens <= layout.span:
         raise ValueError(f"{tokens} new tokens a step: this layout takes 1 to {layout.span}")
     if raw_k is None and layout.kind in ("learned", "norm"):
         raise ValueError(f"kind {layout.kind} needs raw_k, the keys before positions")
     if (scorer is None) == (layout.kind == "learned"):
         raise ValueError(f"kind {layout.kind} and scorer {scorer} do not go together")
+
+
+def _check_heads(q: Tensor, **per_head: Tensor | None) -> None:
+    """Refuse what the kernels would read beyond, number by number of a head."""
+    for name, x in per_head.items():
+        if x is not None and (x.shape != (q.shape[2],) or not x.is_contiguous()):
+            told = f"{tuple(x.shape)} with strides {x.stride()}"
+            raise ValueError(f"{name} is ({q.shape[2]},), one number beside the other, not {told}")
 
 
 __all__ = [

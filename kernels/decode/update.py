@@ -113,9 +113,9 @@ def decode_update(
             store_row(k_ptr, k, RING + target, target >= 0, DIM, PADDED_DIM)
             store_row(v_ptr, v, RING + target, target >= 0, VALUE_DIM, PADDED_VALUE_DIM)
             tl.store(position_ptr + target, leaver, mask=target >= 0)
-        tl.store(folded_ptr + program, tl.maximum(folded, seen - WINDOW + 1))
-        # What is written next may stand where a leaver was read.
+        # What is written next may stand where a leaver, or `folded`, was read.
         tl.debug_barrier()
+        tl.store(folded_ptr + program, tl.maximum(folded, seen - WINDOW + 1))
     entries = (seen + index) % RING if RING > 0 else seen + index
     store_rows(k_ptr, new_k, entries, fresh, DIM, PADDED_DIM)
     store_rows(v_ptr, new_v, entries, fresh, VALUE_DIM, PADDED_VALUE_DIM)

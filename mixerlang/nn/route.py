@@ -34,6 +34,10 @@ MAX_BUDGET = 8192
 SPAN = 8
 """New tokens per sequence that one step over a cache takes, where the window allows it."""
 
+BEYOND = 2**30
+"""Tokens that no sequence reaches: a window or sinks of as many are all of the past. The kernels
+count positions, and what they add to them, in 32 bits."""
+
 MAX_TERMS = 8
 """Of an expression of `|` and `&`, once terms inside others are gone; more are left alone."""
 
@@ -68,15 +72,22 @@ def route(keep: Keep, head_dim: int, value_dim: int, plain: bool = True) -> Rout
     reason = _why_eager(keep, head_dim, value_dim)
     if reason is not None:
         return Route("eager", reason=reason)
-    evicting = [leaf for leaf in leaves(keep) if isinstance(leaf, Learned | Evict)]
-    if evicting:
-        sizes = [leaf.size for leaf in leaves(keep) if isinstance(leaf, Window)]
-        return Route("intervals", Reach(window=sizes[0] if sizes else 1))
+    if any(isinstance(leaf, Learned | Evict) for leaf in leaves(keep)):
+        return _beside_eviction(keep)
     found = reach(keep)
     if found is None:
         reason = "no kernel serves this set of keys: it is not one window, sinks and one stride"
         return Route("eager", reason=reason)
     return Route("sdpa" if plain and found == Reach() else "attention", found)
+
+
+def _beside_eviction(keep: Keep) -> Route:
+    """The window beside an eviction; where there is none, of the query's own token."""
+    window = next((leaf.size for leaf in leaves(keep) if isinstance(leaf, Window)), 1)
+    if window >= BEYOND:
+        reason = f"a window of {window}: beside eviction the kernels serve fewer than {BEYOND}"
+        return Route("eager", reason=reason)
+    return Route("intervals", Reach(window=window))
 
 
 def layout(keep: Keep) -> Layout | None:
@@ -110,8 +121,9 @@ def _evicting(keep: Keep, leaf: Learned | Evict) -> Layout | None:
 
 def _why_eager(keep: Keep, head_dim: int, value_dim: int) -> str | None:
     """What no kernel serves whatever the rest of the keep is."""
-    if max(head_dim, value_dim) > MAX_HEAD_DIM:
-        return f"heads of {max(head_dim, value_dim)} channels: the kernels serve {MAX_HEAD_DIM}"
+    widest = max(head_dim, value_dim)
+    if widest > MAX_HEAD_DIM:
+        return f"heads of {widest} channels: the kernels serve up to {MAX_HEAD_DIM}"
     for leaf in leaves(keep):
         match leaf:
             case Compressed():
@@ -121,9 +133,10 @@ def _why_eager(keep: Keep, head_dim: int, value_dim: int) -> str | None:
             case Evict(policy="tova" | "h2o" as policy):
                 return f"evict({policy}) follows the attention itself, query by query"
             case Learned(scorer=scorer) if scorer.lookahead > MAX_LOOKAHEAD:
-                return f"scores read {scorer.lookahead} tokens ahead: kernels serve {MAX_LOOKAHEAD}"
+                ahead = scorer.lookahead
+                return f"scores read {ahead} tokens ahead: the kernels serve up to {MAX_LOOKAHEAD}"
             case Learned(budget=budget) | Evict(budget=budget) if budget > MAX_BUDGET:
-                return f"a budget of {budget}: the kernels serve {MAX_BUDGET}"
+                return f"a budget of {budget}: the kernels serve up to {MAX_BUDGET}"
     return None
 
 
@@ -160,6 +173,11 @@ class _Near:
         return _Near(1) if self.window <= self.rate else self
 
 
+def _near(window: int, rate: int = 1) -> _Near:
+    near = _Near(window, rate).simple()
+    return near if near.window < BEYOND else _Near(inf, rate)
+
+
 _EVERYTHING = _Near(inf)
 
 _Term = _Near | Sinks
@@ -171,13 +189,13 @@ def _terms(keep: Keep) -> frozenset[_Term] | None:
         case Full():
             return frozenset({_EVERYTHING})
         case Window(size):
-            return frozenset({_Near(size)})
+            return frozenset({_near(size)})
         case Dilated(size, rate):
-            return frozenset({_Near(size * rate, rate).simple()})
+            return frozenset({_near(size * rate, rate)})
         case Strided(stride):
             return frozenset({_Near(inf, stride)})
-        case Sinks():
-            return frozenset({keep})
+        case Sinks(count):
+            return frozenset({keep if count < BEYOND else _EVERYTHING})
         case Union(parts):
             return reduce(_union, map(_terms, parts))
         case Intersection(parts):

@@ -25,7 +25,7 @@ class CnnScorer(nn.Module):
     def __init__(self, heads: int, in_dim: int, dim: int, cnn: Cnn) -> None:
         super().__init__()
         self.heads, self.dim, self.in_dim, self.cnn = heads, dim, in_dim, cnn
-        self._packed: tuple[tuple[object, ...], Scorer] | None = None
+        self._packed: dict[torch.dtype, tuple[tuple[object, ...], Scorer]] = {}
         self.convs = nn.ModuleList()
         for index, (kernel, dilation) in enumerate(zip(cnn.kernels, cnn.dilations, strict=True)):
             out = dim // 2**index
@@ -80,15 +80,16 @@ class CnnScorer(nn.Module):
         return z
 
     def packed(self, dtype: torch.dtype) -> Scorer:
-        """For steps: the weights as kernels read them, made anew when one has changed."""
+        """For steps: the weights as kernels read them, made anew when one has changed. Those of
+        other dtypes stay: a CUDA graph may read them."""
         weights, biases = self.parameters_in_order
-        key = (dtype, *map(version, [*weights, *biases]))
-        if self._packed is None or self._packed[0] != key:
+        key = tuple(map(version, [*weights, *biases]))
+        if dtype not in self._packed or self._packed[dtype][0] != key:
             widths = self.dim, self.in_dim - self.dim
             network = network_of(*widths, weights, self.heads, self.cnn.dilations)
             made = pack([w.detach() for w in weights], [b.detach() for b in biases], network, dtype)
-            self._packed = key, Scorer(made, network)
-        return self._packed[1]
+            self._packed[dtype] = key, Scorer(made, network)
+        return self._packed[dtype][1]
 
     # -------------------------------------------------------------------------------- streaming
 

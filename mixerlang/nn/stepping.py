@@ -84,14 +84,16 @@ class GraphStep(Step):
 
     def __init__(self, model: Model, cache: Cache) -> None:
         super().__init__(model, cache)
-        self.weights = versions(model)
+        self.weights, self.modes = versions(model), modes(cache.seen.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.steps = 0
         self.tokens = self.logits = cache.seen
 
     def fits(self, model: Model, cache: Cache) -> bool:
-        """Whether its graph serves such a cache, and was made with the weights as they are."""
-        return shapes(cache) == shapes(self.cache) and versions(model) == self.weights
+        """Whether its graph serves such a cache, and was made with the weights and modes as they
+        are."""
+        same = shapes(cache) == shapes(self.cache) and modes(cache.seen.device) == self.modes
+        return same and versions(model) == self.weights
 
     def take(self, model: Model, cache: Cache) -> None:
         """Go on from another cache."""
@@ -126,7 +128,7 @@ class GraphStep(Step):
         # Other threads may go on with what a capture forbids.
         capture = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
         try:
-            with torch.cuda.device(tokens.device), capture:
+            with torch.cuda.device(tokens.device), _uncached_autocast(tokens.device), capture:
                 self.logits = super().run(model, self.tokens)
                 copy_states(states, cache.states)
                 seen.copy_(cache.seen)
@@ -150,6 +152,26 @@ _kept: WeakKeyDictionary[nn.Module, GraphStep] = WeakKeyDictionary()
 def versions(model: Model) -> list[tuple[int, int]]:
     """Which weights a model has."""
     return [version(tensor) for tensor in (*model.parameters(), *model.buffers())]
+
+
+def modes(device: torch.device) -> tuple[object, ...]:
+    """What else a graph keeps to: tensors made in inference mode cannot be changed outside of it,
+    and what autocast rounds is part of the graph."""
+    kind = device.type
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return torch.is_inference_mode_enabled(), autocast, torch.get_float32_matmul_precision()
+
+
+def _uncached_autocast(device: torch.device) -> torch.autocast:
+    """Autocast as it is, but without its rounded weights: these go when its block ends, and a graph
+    that reads them may be replayed after that."""
+    kind = device.type
+    return torch.autocast(
+        kind,
+        dtype=torch.get_autocast_dtype(kind),
+        enabled=torch.is_autocast_enabled(kind),
+        cache_enabled=False,
+    )
 
 
 def shapes(cache: Cache) -> dict[tuple[str, str], tuple[torch.dtype, torch.Size]]:

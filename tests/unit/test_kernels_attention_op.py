@@ -155,3 +155,12 @@ def test_refuses_windows_that_are_none(window: int, sinks: int) -> None:
     q, k, v = make(4, 2, 2)
     with pytest.raises(ValueError, match="nearest [01]"):
         op.attention(q, k, v, window=window, sinks=sinks)
+
+
+@pytest.mark.parametrize("name", ["window", "sinks"])
+def test_windows_beyond_32_bits(name: str) -> None:
+    """In the kernels j + window would come round to below 0, and give no gradients."""
+    x = torch.ones(1, 3, 1, 4)
+    options = {"window": 2, name: 2**31 - 1}
+    with pytest.raises(ValueError, match=f"{name} is {2**31 - 1}: nearest {2**30}"):
+        op.attention(x, x, x, **options)

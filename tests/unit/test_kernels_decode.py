@@ -197,3 +197,30 @@ def test_a_step_refuses_what_it_would_misread() -> None:
         op.step(case.layout, state, *wide, seen=seen, raw_k=case.raw_k[:, :9])
     with pytest.raises(ValueError, match="max_length"):
         Layout().ring(None)
+
+
+def test_what_the_kernels_would_read_beyond() -> None:
+    layout, (q, k) = Layout(4), (torch.ones(2, 1, 4, 8), torch.ones(2, 1, 2, 8))
+    state = op.new_state(layout, 2, 2, 8, 8, None, torch.float32, "cpu")
+    seen = torch.zeros(2, dtype=torch.int64)
+    for wrong, message in (
+        ({"seen": torch.zeros(1, dtype=torch.int64).expand(2)}, "seen holds numbers side by side"),
+        ({"slopes": torch.ones(2)}, r"slopes is \(4,\)"),
+        ({"sink_logits": torch.ones(8)[::2]}, r"sink_logits is \(4,\), one number beside"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            op.step(layout, state, q, k, k, **({"seen": seen} | wrong))
+
+
+def test_more_rows_than_a_grid_has() -> None:
+    state = op.new_state(Layout(1, span=1), 2**15, 2, 1, 1, None, torch.float32, "cpu")
+    x, seen = torch.ones(2**15, 1, 2, 1), torch.zeros(2**15, dtype=torch.int64)
+    with pytest.raises(ValueError, match="nearest 32767 sequences"):
+        op.step(Layout(1, span=1), state, x, x, x, seen=seen)
+
+
+def test_a_window_longer_than_its_sequences_holds_these() -> None:
+    assert Layout(2**31 - 1).ring(64) == Layout(65).ring(64) == 64
+    assert Layout(64).ring(64) == Layout(64).ring(None) == 72  # such a cache serves any length
+    learned = Layout(500, budget=4, kind="learned", lookahead=6)
+    assert learned.ring(40) == learned.raw_rows

@@ -100,3 +100,19 @@ def test_refuses_what_no_list_describes() -> None:
         op.attention(q, k, v, window=WINDOW, sinks=1, intervals=eviction)
     with pytest.raises(ValueError, match=r"\(B, G, T\)"):
         op.attention(q[:, 1:], k[:, 1:], v[:, 1:], window=WINDOW, intervals=eviction)
+
+
+@pytest.mark.parametrize("budget", [2, None])
+@pytest.mark.parametrize("name", Intervals._fields)
+def test_lists_of_other_shapes_are_refused(name: str, budget: int | None) -> None:
+    """Kernels find their way in them by the shapes that they should have."""
+    eviction, _ = lists(budget, None)
+    q, k, v = make()
+    whole = getattr(eviction, name)
+    if whole is None:
+        return
+    strided = torch.stack([whole, whole], -1)[..., 0]
+    for wrong in (whole[:, :1], whole.to(torch.int64), strided):
+        options = {"window": WINDOW, "intervals": eviction._replace(**{name: wrong})}
+        with pytest.raises(ValueError, match=f"intervals.{name} is "):
+            op.attention(q, k, v, **options)

@@ -43,6 +43,8 @@ KEEPS = {
     "window": Window(5),
     "sinks": Union((Window(4), Sinks(3))),
     "strided": Union((Window(3), Strided(4), Sinks(1))),
+    "longer_than_all": Union((Window(10**6), Sinks(2))),
+    "without_end": Window(2**31 - 1),
     "dilated_sinks": Union((Dilated(3, 2), Sinks(2))),
     "learned": LTE,
     "no_sinks": Union((Window(8), Learned(3, sinks=0, scorer=Cnn(dropout=0.0), capped=True))),

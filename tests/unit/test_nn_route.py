@@ -128,6 +128,7 @@ def test_what_runs(keep: Keep, op: str) -> None:
         (Evict("tova", 8), 64, "evict(tova)"),
         (Union((Window(4), Learned(8193))), 64, "budget of 8193"),
         (Sinks(4), 64, "no kernel serves this set"),
+        (Union((Window(2**31 - 1), Learned(8))), 64, "a window of 2147483647"),
     ],
 )
 def test_a_reason_at_every_fallback(keep: Keep, dim: int, reason: str) -> None:
