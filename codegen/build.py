@@ -92,6 +92,8 @@ def _resources(job: Job, architecture: str) -> tuple[Resources | None, str | Non
 
     try:
         return ahead.resources(ahead.build(job, architecture)), None
+    except OSError:  # a cache that cannot be written, a full disk: nothing of the kernel's
+        raise
     except Exception as error:  # whatever Triton and the assembler raise
         lines = str(error).strip().splitlines() or [""]
         return None, f"{type(error).__name__}: {' '.join(dict.fromkeys([lines[0], lines[-1]]))}"

@@ -47,6 +47,8 @@ def obstacle(target: Path) -> str | None:
         return "is not a name for a new folder"
     if target.is_symlink():
         return "is a symbolic link"
+    if any(parent.is_file() for parent in target.parents):
+        return "is inside a file"
     if not target.exists():
         return None
     if not target.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -22,6 +23,17 @@ class CommandError(MixerlangError):
     def __init__(self, message: str, help: str | None = None) -> None:
         self.help = help
         super().__init__(message)
+
+
+def need_triton(what: str, otherwise: str = "") -> None:
+    """Raise where triton is missing or broken. what: the subject of "needs triton"."""
+    try:
+        import_module("triton")
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "triton"
+        state = "is not installed" if missing else f"cannot be imported: {error}"
+        raise CommandError(f"{what} needs triton, which {state}",
+                           help=f"pip install triton==3.6.0 (on Linux){otherwise}") from error
 
 
 class Commands(TyperGroup):

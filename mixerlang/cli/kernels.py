@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .guard import CommandError
+from .guard import need_triton
 from .options import Dtype, Json, Root, Set, Spec, settings
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def kernels(
     from .output import print_data, report
 
     if gpu:
-        _need_triton()
+        need_triton("building kernels", ", or leave out --gpu")
     compiled, diagnostics = compile_spec(spec, settings(set), root)
     if compiled is None:
         raise SpecError(diagnostics)
@@ -60,12 +59,6 @@ def kernels(
     report(diagnostics)
     if diagnostics.errors:
         raise typer.Exit(1)
-
-
-def _need_triton() -> None:
-    if find_spec("triton") is None:
-        raise CommandError("building kernels needs triton, which is not installed",
-                           help="pip install triton==3.6.0 (on Linux), or leave out --gpu")
 
 
 def what_runs(parts: list[Served]) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 
 from ..ir.graph import Graph
-from .guard import CommandError
+from .guard import CommandError, need_triton
 
 
 def search(graph: Graph, dtype: str | None) -> None:
@@ -26,9 +25,7 @@ def search(graph: Graph, dtype: str | None) -> None:
 def _need_gpu() -> None:
     import torch
 
-    if find_spec("triton") is None:
-        raise CommandError("--autotune needs triton, which is not installed",
-                           help="pip install triton==3.6.0 (on Linux)")
+    need_triton("--autotune")
     if not torch.cuda.is_available():
         raise CommandError("--autotune needs a GPU, and torch finds none",
                            help="run it on the machine that has one; without it the tiles that "

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from mixerlang.cli import kernels, tuning
+from mixerlang.cli import guard
 from mixerlang.cli.app import app
 from mixerlang.codegen import build
+from mixerlang.kernels import ahead
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = str(ROOT / "specs/tiny/lalte.mix")
@@ -79,6 +84,7 @@ def test_sizes_beyond_the_kernels_are_told(tmp_path: Path) -> None:
         assert result.exit_code == 0
         assert "MX601 no kernel serves head_dim 512" in result.stderr
         assert "kernels serve head_dims up to 256" in result.stderr
+        assert "(heads of 512 channels: the kernels serve up to 256)" in result.stdout
 
 
 def test_builds_and_lists_what_kernels_take(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +118,38 @@ def test_what_is_missing_is_told_with_the_way_out(
     result = run("compile", TINY, "-o", tmp_path / "out", "--autotune")
     assert result.exit_code == 1 and "needs a GPU" in result.stderr
     assert not (tmp_path / "out").exists()
-    for module in (kernels, tuning):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+
+
+def no_triton(name: str) -> ModuleType:
+    raise ModuleNotFoundError("No module named 'triton'", name="triton")
+
+
+def broken_triton(name: str) -> ModuleType:
+    raise ImportError("libtriton.so: no such file")
+
+
+@pytest.mark.parametrize(
+    "importing, told", [(no_triton, "is not installed"), (broken_triton, "cannot be imported: lib")]
+)
+def test_triton_that_is_missing_or_broken_is_told(
+    importing: Callable[[str], ModuleType], told: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "import_module", importing)
     for command in (["kernels", TINY, "--gpu", "sm_80"],
                     ["compile", TINY, "-o", tmp_path / "out", "--autotune"]):
         result = run(*command)
-        assert result.exit_code == 1 and "triton, which is not installed" in result.stderr
+        assert result.exit_code == 1 and f"needs triton, which {told}" in result.stderr
+        assert "help: pip install triton" in result.stderr
+
+
+def test_a_disk_that_fails_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", "/cache")
+
+    everything = build.plan
+    monkeypatch.setattr(build, "plan", lambda *args: everything(*args)[:1])
+    monkeypatch.setattr(ahead, "build", denied)
+    result = run("kernels", TINY, "--gpu", "sm_90")
+    assert result.exit_code == 1
+    assert result.stderr == "error: `/cache`: Permission denied\n"

@@ -81,7 +81,7 @@ def test_refuses_files_and_links(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "dangling").symlink_to("nowhere")
-    for name in ("file", "link", "dangling"):
+    for name in ("file", "file/in/it", "link", "dangling"):
         assert codes(tmp_path / name) == ["MX007"]
     assert codes(Path("/")) == ["MX007"] and codes(Path("..")) == ["MX007"]
     assert contents(tmp_path) == {"file": b"x"}
