@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -12,6 +11,7 @@ from typer.core import TyperGroup
 
 from ..errors import MixerlangError, SpecError
 from .output import print_failure, print_json, report
+from .streams import drop_stdout
 
 JSON = "mixerlang.json"
 """Where the option --json leaves its value in a context."""
@@ -46,7 +46,7 @@ class Commands(TyperGroup):
             finally:
                 sys.stdout.flush()
         except BrokenPipeError:  # the reader has left, `mixerlang list | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_stdout()
             raise typer.Exit(141) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
