@@ -12,7 +12,9 @@ import mixerlang
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch's own, inside inductor
+    # Inductor's own: calls that torch deprecates, and its advice to trade bits for speed.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:TensorFloat32:UserWarning"),
 ]
 
 SPECS = Path(__file__).resolve().parents[2] / "specs/tiny"
