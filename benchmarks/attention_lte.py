@@ -53,10 +53,11 @@ class Cell(NamedTuple):
     heads: int
     kv_heads: int
     flex: bool = False
+    batch: int = 1
 
     @property
     def shape(self) -> str:
-        return f"B1 H{self.heads}/{self.kv_heads} T{self.tokens} D{DIM} W{WINDOW} b{BUDGET}"
+        return f"B{self.batch} H{self.heads}/{self.kv_heads} T{self.tokens} D{DIM} W{WINDOW} b{BUDGET}"
 
     def __str__(self) -> str:
         return f"{self.shape} {'flex' if self.flex else 'dense'}"
@@ -68,6 +69,7 @@ CELLS = [
         [(16, 16), (32, 8)], [4096, 8192, 16384, 32768, 65536, 131072]
     )
 ]
+CELLS += [Cell(4096, 16, 16, batch=8), Cell(8192, 16, 16, batch=4)]
 CELLS += [Cell(8192, 16, 16, flex=True), Cell(32768, 16, 16, flex=True)]
 REHEARSAL = [Cell(1024, 2, 1)]
 
@@ -80,7 +82,7 @@ class Inputs:
         device = harness.device()
         shapes = (cell.heads, cell.kv_heads, cell.kv_heads, cell.heads)
         self.q, self.k, self.v, self.do = (
-            torch.randn(1, cell.tokens, heads, DIM, device=device).bfloat16() for heads in shapes
+            torch.randn(cell.batch, cell.tokens, heads, DIM, device=device).bfloat16() for heads in shapes
         )
         cnn = Cnn(dropout=DROPOUT)
         scorer = CnnScorer(cell.kv_heads, 2 * DIM, DIM, cnn).to(device)
@@ -89,10 +91,10 @@ class Inputs:
         self.biases = [layer.bias.detach() for layer in layers]
         self.dilations = tuple(cnn.dilations)
         self.seed = torch.full((1,), 1234, dtype=torch.int64, device=device)
-        self.uniform = torch.rand(1, cell.kv_heads, cell.tokens, device=device)
+        self.uniform = torch.rand(cell.batch, cell.kv_heads, cell.tokens, device=device)
 
     def scores(self, workload: str) -> Tensor:
-        """(1, G, T): what the workload decides by; above 0 for candidates."""
+        """(B, G, T): what the workload decides by; above 0 for candidates."""
         if workload == "random":
             return self.uniform + 1
         if workload == "rising":
