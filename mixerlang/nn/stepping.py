@@ -1,7 +1,8 @@
 """One token a step over a cache: on a GPU as one CUDA graph, wherever each mixer can be captured.
 
 A step of a small batch is hundreds of launches of microseconds each; replayed as a graph they cost
-the host one. The graph of a model's last generation is kept as long as the model, with its cache.
+the host one. The graph of a model's last generation is kept, with its cache, until the model is
+trained or gone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from . import backend
 from .mixer import Cache
-from .weights import version
+from .weights import Watch
 
 if TYPE_CHECKING:
     from .model import Model
@@ -80,11 +81,15 @@ class Step:
 
 
 class GraphStep(Step):
-    """The first step as it comes, which compiles what is to be compiled; then a graph of it."""
+    """The first step as it comes, which compiles what is to be compiled; then a graph of it.
+
+    A graph reads weights where they were when it was made, and what was made of them: where they
+    have changed since, even between two steps, it is made again.
+    """
 
     def __init__(self, model: Model, cache: Cache) -> None:
         super().__init__(model, cache)
-        self.weights, self.modes = versions(model), modes(cache.seen.device)
+        self.weights, self.modes = Watch(model), modes(cache.seen.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.steps = 0
         self.tokens = self.logits = cache.seen
@@ -93,7 +98,7 @@ class GraphStep(Step):
         """Whether its graph serves such a cache, and was made with the weights and modes as they
         are."""
         same = shapes(cache) == shapes(self.cache) and modes(cache.seen.device) == self.modes
-        return same and versions(model) == self.weights
+        return same and self.weights.holds()
 
     def take(self, model: Model, cache: Cache) -> None:
         """Go on from another cache."""
@@ -103,11 +108,15 @@ class GraphStep(Step):
         self.cache.longest = cache.longest
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        return super().__call__(tokens) if self.graph is None else self._replayed(tokens)
+        if self.graph is not None and self.weights.holds():
+            return self._replayed(tokens)
+        return super().__call__(tokens)
 
     def run(self, model: Model, tokens: Tensor) -> Tensor:
+        if self.graph is not None:  # of other weights
+            self.graph, self.steps = None, 0
         if self.steps == 1:
-            self.graph = self._captured(model, tokens)
+            self.weights, self.graph = Watch(model), self._captured(model, tokens)
         self.steps += 1
         return super().run(model, tokens) if self.graph is None else self._replayed(tokens)
 
@@ -149,9 +158,9 @@ class GraphStep(Step):
 _kept: WeakKeyDictionary[nn.Module, GraphStep] = WeakKeyDictionary()
 
 
-def versions(model: Model) -> list[tuple[int, int]]:
-    """Which weights a model has."""
-    return [version(tensor) for tensor in (*model.parameters(), *model.buffers())]
+def forget(model: nn.Module) -> None:
+    """Let go of a model's graph, and of the cache that it changes."""
+    _kept.pop(model, None)
 
 
 def modes(device: torch.device) -> tuple[object, ...]:
@@ -216,11 +225,11 @@ def logits_of(output: Tensor) -> Tensor:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; each module is in its own mode again afterwards."""
     training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+    for module in training:  # past nn.Module.__setattr__, which takes longer than all the rest
+        vars(module)["training"] = False
     try:
         with torch.no_grad():
             yield
     finally:
         for module in training:
-            module.training = True
+            vars(module)["training"] = True

@@ -1,4 +1,4 @@
-"""The weights of a model as a safetensors file, tied ones once."""
+"""The weights of a model: as a safetensors file, tied ones once; and whether they have changed."""
 
 from __future__ import annotations
 
@@ -67,3 +67,29 @@ def _require(path: str | os.PathLike[str], what: str, names: Iterable[str]) -> N
 def version(x: Tensor) -> tuple[int, int]:
     """Where a tensor's numbers are, and how often they were written there."""
     return x.data_ptr(), 0 if x.is_inference() else x._version
+
+
+class Watch:
+    """Tells whether a model has the weights that it had: the same tensors, where they were, not
+    written since. A look costs a third of a microsecond per tensor, and no wait for a device."""
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = list(model.modules())
+        self.parts = [
+            (module._modules, name, part)
+            for module in modules
+            for name, part in module._modules.items()
+        ]
+        self.tensors = [
+            (store, name, tensor, version(tensor))
+            for module in modules
+            for store in (module._parameters, module._buffers)
+            for name, tensor in store.items()
+            if tensor is not None
+        ]
+
+    def holds(self) -> bool:
+        return all(store.get(name) is part for store, name, part in self.parts) and all(
+            store.get(name) is tensor and version(tensor) == then
+            for store, name, tensor, then in self.tensors
+        )

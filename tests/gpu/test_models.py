@@ -186,6 +186,31 @@ def test_a_graph_is_made_anew_for_other_weights() -> None:
     assert second != first
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_weights_may_change_between_steps(
+    in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def walk(model: nn.Module) -> list[int]:
+        found = []
+        for step in model.stream(tokens(1, 20), 40):
+            found.append(step[0])
+            if len(found) == 20:
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        if in_place:
+                            parameter.mul_(-1.5)
+                        else:
+                            parameter.data = parameter * -1.5
+        return found
+
+    model = lively(LTE)
+    captured = walk(model)
+    assert model in stepping(model)._kept, "nothing was captured"
+    other = lively(LTE)
+    monkeypatch.setattr(stepping(other), "WORTH", 10**9)
+    assert walk(other) == captured
+
+
 def test_two_streams_at_once() -> None:
     model = lively(LTE)
     prompts = [tokens(1, n, seed=n) for n in (9, 33)]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mixerlang.nn import stepping
+from mixerlang.nn.generation import Generation
 from mixerlang.nn.keeps import Cnn
 from mixerlang.nn.mixer import Cache
 from mixerlang.nn.scorer import CnnScorer
-from mixerlang.nn.stepping import GraphStep
+from mixerlang.nn.stepping import GraphStep, Step
+from mixerlang.nn.weights import Watch
 
 
 def new_cache(batch: int = 2) -> Cache:
@@ -25,6 +30,62 @@ def test_a_graph_serves_the_weights_and_shapes_that_it_was_made_for() -> None:
     with torch.no_grad():
         model.weight.mul_(2)
     assert not kept.fits(model, new_cache())  # type: ignore[arg-type]
+
+
+CHANGES: dict[str, Callable[[nn.Sequential], object]] = {
+    "written": lambda model: model.get_parameter("0.weight").mul_(2),
+    "loaded": lambda model: model.load_state_dict(copy.deepcopy(model.state_dict())),
+    "elsewhere": lambda model: model.double(),
+    "another tensor": lambda model: setattr(model[0], "bias", nn.Parameter(torch.zeros(3))),
+    "assigned": lambda model: model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True),
+    "another module": lambda model: model.__setitem__(1, nn.Linear(3, 3)),
+    "a buffer": lambda model: model.get_buffer("2.running_mean").add_(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_weights_are_noticed(change: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    watch = Watch(model)
+    model.eval()(torch.ones(2, 3))
+    assert watch.holds()
+    with torch.no_grad():
+        CHANGES[change](model)
+    assert not watch.holds()
+    assert Watch(model).holds()
+
+
+class Recorded(GraphStep):
+    """Notes what a call does, in place of a GPU."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, new_cache())  # type: ignore[arg-type]
+        self.done: list[str] = []
+
+    def _captured(self, model: nn.Module, tokens: Tensor) -> object:  # type: ignore[override]
+        self.done.append("capture")
+        return object()
+
+    def _replayed(self, tokens: Tensor) -> Tensor:
+        self.done.append("replay")
+        return tokens
+
+
+def test_a_graph_is_made_anew_where_weights_change_between_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Linear(3, 3)
+    step, tokens = Recorded(model), torch.zeros(2)
+    monkeypatch.setattr(Step, "run", lambda self, *_: self.done.append("as it comes"))
+    for _ in range(3):
+        step(tokens)
+    assert step.done == ["as it comes", "capture", "replay", "replay"]
+    step.done.clear()
+    model.double()
+    for _ in range(3):
+        step(tokens)
+    assert step.done == ["as it comes", "capture", "replay", "replay"]
+    assert step.fits(model, new_cache())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["inference", "autocast", "precision"])
@@ -70,3 +131,20 @@ def test_packed_weights_outlive_a_step_in_another_dtype() -> None:
     with torch.no_grad():
         scorer.proj.weight.mul_(2)
     assert scorer.packed(torch.bfloat16) is not first
+
+
+def test_training_lets_go_of_the_graph_and_its_cache() -> None:
+    model = Trained()
+    for mode, kept in ((False, True), (True, False)):
+        stepping._kept[model] = GraphStep(model, new_cache())  # type: ignore[arg-type]
+        assert model.train(mode) is model
+        assert (model in stepping._kept) is kept
+        assert model.training is mode
+
+
+class Trained(Generation):
+    """With a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
