@@ -72,5 +72,5 @@ def _of_variant(variant: Variant, dtype: str, tokens: int, pool: Executor) -> It
             continue
         options = best.tile.options(name)
         found = {"options": options, "ms": best.ms, "before": before}
-        tuned.save(gpu(), kernel, render.state(), size, found)
+        tuned.save(gpu(call.q), kernel, render.state(), size, found)
         yield Tuned(kernel, before, best.ms, f"{best.tile.own} x {best.tile.step}")

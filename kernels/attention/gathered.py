@@ -21,7 +21,7 @@ from torch import Tensor
 from ..launcher import Launcher
 from .call import Extras
 from .intervals import SEGMENT
-from .launch import architecture, grid, launcher, per_head, strides
+from .launch import grid, launcher, per_head, strides
 from .packing import bounds
 from .variant import Tile, Variant
 
@@ -81,4 +81,4 @@ def run_length(tokens: int, budget: int) -> int:
 def _launcher(
     name: str, variant: Variant, q: Tensor, tiles: Mapping[str, Tile], tf32: bool = False
 ) -> Launcher:
-    return launcher(name, variant, q.dtype, architecture(q), tiles.get(name), tf32)
+    return launcher(name, variant, q, tiles.get(name), tf32)

@@ -37,21 +37,34 @@ def kernel(name: str, variant: Variant) -> ModuleType:
     return loader.kernel(__package__, variant.stem(name), source)
 
 
-@cache
 def launcher(
     name: str,
     variant: Variant,
-    dtype: torch.dtype,
-    architecture: str,
+    x: Tensor,
     tile: Tile | None = None,
     tf32: bool = False,
     wide: bool = False,
 ) -> Launcher:
-    """A pass with its constants: the module's own tile, unless another is asked for."""
+    """A pass with its constants for tensors like x: the module's own tile for their GPU, unless
+    another is asked for."""
+    return _launcher(name, variant, x.dtype, architecture(x), gpu(x), tile, tf32, wide)
+
+
+@cache
+def _launcher(
+    name: str,
+    variant: Variant,
+    dtype: torch.dtype,
+    architecture: str,
+    gpu: str,
+    tile: Tile | None,
+    tf32: bool,
+    wide: bool,
+) -> Launcher:
     module = kernel(name, variant)
     size = dtype.itemsize
     shipped = module.TILES[architecture, size]
-    options = tile.options(name) if tile else module.TILES.get((gpu(), size), shipped)
+    options = tile.options(name) if tile else module.TILES.get((gpu, size), shipped)
     rounding = precision(str(dtype).removeprefix("torch."), tf32)
     function = getattr(module, f"attention_{name}")
     gathers = {"WIDE": wide} if "WIDE" in function.arg_names else {}
@@ -72,7 +85,7 @@ def forward(
     batch, tokens, heads, _ = q.shape
     o = q.new_empty(batch, tokens, heads, variant.value_dim)
     lse = q.new_empty(batch, heads, tokens, dtype=torch.float32)
-    launch = launcher("forward", variant, q.dtype, architecture(q), tile, tf32, wide(k, v))
+    launch = launcher("forward", variant, q, tile, tf32, wide(k, v))
     launch(
         grid(launch.constants["BLOCK_Q"], tokens, heads, batch),
         *(q, k, v, o, lse),
@@ -131,7 +144,7 @@ def backward_q(
     batch, tokens, heads, _ = q.shape
     dq = q.new_empty(q.shape)
     delta = torch.empty_like(lse)
-    launch = launcher("backward_q", variant, q.dtype, architecture(q), tile, tf32, wide(k, v))
+    launch = launcher("backward_q", variant, q, tile, tf32, wide(k, v))
     launch(
         grid(launch.constants["BLOCK_Q"], tokens, heads, batch),
         *(q, k, v, o, do, lse),
@@ -168,7 +181,7 @@ def backward_kv(
         found(do, q, k, v, lse, delta, dk, dv, variant, extras, tf32=tf32)
     packing = bounds(extras.cu_seqlens, tokens)
     parts, run = sinks_apart(do, q, k, v, lse, delta, packing, variant, extras, tf32)
-    launch = launcher("backward_kv", variant, q.dtype, architecture(q), tile, tf32)
+    launch = launcher("backward_kv", variant, q, tile, tf32)
     launch(
         grid(launch.constants["BLOCK_K"], tokens, kv_heads, batch),
         *(q, k, v, do, lse, delta, dk, dv),
@@ -209,7 +222,7 @@ def sinks_apart(
     runs = -(-tokens // run) + sum(sequences)
     lead = (batch, runs, kv_heads, variant.sinks)
     dk, dv = (x.new_empty(*lead, x.shape[-1], dtype=torch.float32) for x in (k, v))
-    launch = launcher("backward_sinks", variant, q.dtype, architecture(q), None, tf32)
+    launch = launcher("backward_sinks", variant, q, None, tf32)
     launch(
         (runs * kv_heads, -(-variant.sinks // launch.constants["BLOCK_K"]), batch),
         *(q, k, v, do, lse, delta, dk, dv, *packing[:1], *edges, *per_head(extras)),
@@ -263,11 +276,16 @@ def architecture(x: Tensor) -> str:
     return "sm_90" if _capability(x.device.index or 0) >= (9, 0) else "sm_80"
 
 
-def gpu() -> str:
-    """The current GPU by its name; none where there is none."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+def gpu(x: Tensor) -> str:
+    """x's GPU by its name, under which searched tiles are kept; none where it is on no GPU."""
+    return _name(x.device.index or 0) if x.device.type == "cuda" else ""
 
 
 @cache
 def _capability(index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
+
+
+@cache
+def _name(index: int) -> str:
+    return torch.cuda.get_device_name(index)

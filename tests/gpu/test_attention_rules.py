@@ -67,13 +67,27 @@ def compare(
     expected = run([x.detach().double().requires_grad_() for x in inputs])
     names = ("o", "lse", "dq", "dk", "dv", "dsinks")
     for name, got, want in zip(names, found, expected, strict=False):
-        scale = max(want.norm().item(), 0.1 * want.numel() ** 0.5)
+        size = want
+        if name == "dsinks":
+            size = uncancelled(inputs[3].detach(), *expected[:2], do, dlse)
+        scale = max(size.norm().item(), 0.1 * want.numel() ** 0.5)
         error = (got.double() - want).norm().item() / scale
-        # A sum over all tokens of what mostly cancels.
-        tolerance = TOLERANCE[dtype] * (4 if name == "dsinks" else 1)
-        assert error < tolerance, f"{name}: {error:.1e}"
+        assert error < TOLERANCE[dtype], f"{name}: {error:.1e}"
     for first, second in zip(found, run(inputs), strict=True):
         assert torch.equal(first, second)
+
+
+def uncancelled(sinks: Tensor, o: Tensor, lse: Tensor, do: Tensor, dlse: Tensor) -> Tensor:
+    """How large the gradient of sink logits (H,) would be, were its terms of random signs.
+
+    It is the sum over t of exp(sink - lse[t]) * (dlse[t] - <o[t], do[t]>): per head one number, of
+    T * E terms, that comes out ten times smaller than this where they happen to cancel. Roundings
+    of o are independent, so that they add up as the terms' squares do, and do not cancel with them:
+    the error is measured against that.
+    """
+    share = torch.exp(sinks.double()[:, None] - lse)
+    terms = share.mT[..., None] * o * do.double()
+    return (terms.square().sum((0, 1, 3)) + (share * dlse.double()).square().sum((0, 2))).sqrt()
 
 
 @pytest.mark.parametrize(

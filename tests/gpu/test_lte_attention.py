@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixerlang.kernels.attention import op
-from mixerlang.kernels.attention.intervals import SEGMENT, Intervals
+from mixerlang.kernels.attention import launch, op
+from mixerlang.kernels.attention.intervals import NEVER, SEGMENT, Intervals
+from mixerlang.kernels.attention.variant import Variant
 from mixerlang.kernels.eviction import reference
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("poisoned")]
@@ -165,3 +166,26 @@ def test_strided_inputs() -> None:
     odd = torch.randn(3, 1, 900, 2, 67, device="cuda", dtype=torch.bfloat16)[..., 3:].unbind(0)
     assert odd[0].data_ptr() % 16 and odd[0].stride(2) % 16
     compare([x.detach().requires_grad_() for x in odd], 128, 50)
+
+
+def test_slots_beyond_32_bits() -> None:
+    """The list of the last run lies 2^31 slots from the first: its one key gets its row."""
+    budget, run, window, dim = 2**20, 1024, 64, 16
+    tokens = 2 * run * SEGMENT + 2 * window
+    segments, key = -(-tokens // SEGMENT), run * SEGMENT + 5
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    held = torch.empty(1, 1, segments, budget, dtype=torch.int32, device="cuda")
+    held[0, 0, 2 * run, 0] = key
+    alive = torch.zeros(1, 1, segments, dtype=torch.int32, device="cuda")
+    alive[0, 0, 2 * run] = 1
+    death = torch.full((1, 1, tokens), NEVER, dtype=torch.int32, device="cuda")
+    rows = torch.empty(2, 1, 1, 3, budget, dim, device="cuda")
+    rows[:, 0, 0, 2, 0] = torch.arange(2.0 * dim, device="cuda").view(2, dim)
+    grads = torch.ones(2, 1, tokens, 1, dim, device="cuda", dtype=torch.bfloat16)
+    variant = Variant(1, 1, dim, dim, 0.25, window, intervals=True, budget=budget)
+    add = launch.launcher("backward_held", variant, grads)
+    strides = launch.strides(*grads)
+    add((1, 2, 1), *grads, *rows, death, held, alive, *strides, tokens, run)
+    expected = torch.ones_like(grads)
+    expected[:, 0, key, 0] += rows[:, 0, 0, 2, 0]
+    assert torch.equal(grads, expected)
