@@ -1,0 +1,380 @@
+"""Launch the rendered recurrence kernels on tensors.
+
+Shapes: N sequences (one row of tokens if packed), T tokens, H heads, A value heads; q, k
+(N, T, H, K), v (N, T, A, V), g and b (N, T, A), with any strides as long as channels are adjacent;
+states (N, A, K, V) float32. C chunks in all.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import loader
+from ..launcher import Launcher
+from .variant import CHUNK, Variant
+
+Entries = tuple[tuple[str, Any], ...]
+"""Of a tile, in place of the rendered file's own."""
+
+
+class Inputs(NamedTuple):
+    """What a recurrence is given, token by token; g and b None where the variant has none."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor | None = None
+    b: Tensor | None = None
+
+
+class Cut(NamedTuple):
+    """How tokens lie in chunks: how many there are, sequences, tokens of a row; stretches of chunks
+    that each sequence is cut into, and tokens in one; tables, where packed, of chunks and of
+    sequences (see `tables`)."""
+
+    chunks: int
+    sequences: int
+    tokens: int
+    stretches: int
+    size: int
+    of_chunks: Tensor | None = None
+    of_sequences: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: int, tokens: int, cu_seqlens: Tensor | None = None, most: int = 1) -> Cut:
+        """most: stretches of a sequence, where sequences are not packed."""
+        per = -(-tokens // CHUNK)
+        if cu_seqlens is None:
+            size = -(-per // most)
+            return cls(batch * per, batch, tokens, -(-per // size), size * CHUNK)
+        sequences = len(cu_seqlens) - 1
+        chunks = per + sequences
+        return cls(chunks, sequences, tokens, 1, tokens, *tables(cu_seqlens, chunks))
+
+
+class Faded(NamedTuple):
+    """What `decays` gives, for a decay per key channel: q and k as they read the state before a
+    chunk, and k as it writes into the one after, (N, T, H, K); what is left of the state (C, H, K);
+    sums of the decay inside chunks (C, H, 64, K) int32."""
+
+    q_read: Tensor
+    k_read: Tensor
+    k_write: Tensor
+    left: Tensor
+    sums: Tensor
+
+
+class Inside(NamedTuple):
+    """What `scores` gives. rows (C, A, 3, 64) float32: what of the state before a chunk is left at
+    each token, what of a token is left at the chunk's end, b. scores and solve (C, A, 64, 64)."""
+
+    rows: Tensor
+    scores: Tensor
+    solve: Tensor | None
+    faded: Faded | None = None
+
+
+def tables(cu_seqlens: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+    """(chunks, 4) and (N, 4) int32, a row for each chunk and each sequence: sequence, first token,
+    end, first chunk. Rows that are left over are empty. Without a wait for the device."""
+    edges = cu_seqlens.to(torch.int32)
+    first = (edges.diff() + CHUNK - 1).div(CHUNK, rounding_mode="floor").cumsum(0)
+    first = torch.cat([first.new_zeros(1), first])
+    number = torch.arange(chunks, device=edges.device)
+    of = torch.searchsorted(first[1:], number, right=True).clamp(max=len(edges) - 2)
+    start = edges[of] + (number - first[of]) * CHUNK
+    end = torch.minimum(start + CHUNK, edges[of + 1])
+    sequences = torch.arange(len(edges) - 1, device=edges.device)
+    rows = ([of, start, end, number], [sequences, edges[:-1], edges[1:], first[:-1]])
+    by_chunk, by_sequence = (torch.stack(row, 1).to(torch.int32) for row in rows)
+    return by_chunk, by_sequence
+
+
+@cache
+def kernel(name: str, variant: Variant) -> ModuleType:
+    """One pass's rendered module."""
+
+    def source() -> str:
+        from .render import render  # absent from a folder that carries its rendered kernels
+
+        return render(name, variant)
+
+    return loader.kernel(__package__, variant.stem(name), source)
+
+
+@cache
+def launcher(
+    name: str, variant: Variant, dtype: torch.dtype, architecture: str, tile: Entries = ()
+) -> Launcher:
+    """A pass with its constants: the module's own tile, unless another is asked for."""
+    module = kernel(name, variant)
+    constants = {**module.TILES[architecture, dtype.itemsize], **dict(tile)}
+    constants["PRECISION"] = "ieee" if dtype == torch.float32 else "tf32"
+    if name == "scores":
+        constants["SOLVE_PRECISION"] = "tf32x3"
+    return Launcher(getattr(module, f"recurrence_{name}"), constants)
+
+
+def decays(inputs: Inputs, variant: Variant, cut: Cut, tile: Entries = ()) -> Faded:
+    """What a decay per key channel makes of q and k."""
+    q, k, _, g, _ = inputs
+    assert g is not None
+    q_read, k_write = q.new_empty(q.shape), k.new_empty(k.shape)
+    k_read = k.new_empty(k.shape) if variant.delta else k_write
+    by_chunk = (cut.chunks, variant.heads)
+    left = q.new_empty(*by_chunk, variant.key_dim, dtype=torch.float32)
+    sums = q.new_empty(*by_chunk, CHUNK, variant.key_dim, dtype=torch.int32)
+    launch = launcher("decays", variant, q.dtype, architecture(q), tile)
+    launch(
+        (cut.chunks * variant.heads * -(-variant.key_dim // 64),),
+        *(q, k, g, sums, q_read, k_read, k_write, left, cut.of_chunks),
+        *strides(q, k, g),
+        cut.tokens,
+    )
+    return Faded(q_read, k_read, k_write, left, sums)
+
+
+def scores(inputs: Inputs, variant: Variant, cut: Cut, tile: Entries = ()) -> Inside:
+    """What happens inside chunks, all of them at once."""
+    q, k, _, g, b = inputs
+    square = (cut.chunks, variant.value_heads, CHUNK, CHUNK)
+    rows = q.new_empty(*square[:2], 3, CHUNK, dtype=torch.float32)
+    solve = q.new_empty(square) if variant.delta else None
+    faded = decays(inputs, variant, cut) if variant.decay == "vector" else None
+    inside = Inside(rows, q.new_empty(square), solve, faded)
+    launch = launcher("scores", variant, q.dtype, architecture(q), tile)
+    launch(
+        (cut.chunks * variant.value_heads,),
+        *(q, k, faded.sums if faded else g, b, *inside[:3], cut.of_chunks),
+        *(strides(q, k, b) if faded else strides(q, k, g, b)),
+        cut.tokens,
+    )
+    return inside
+
+
+def _readers(inputs: Inputs, inside: Inside) -> tuple[tuple[Tensor, ...], list[int]]:
+    """q and k as the passes over chunks take them, and their strides."""
+    q, k = inputs[:2]
+    if inside.faded is None:
+        return (q, k), strides(q, k)
+    q, k, k_write, left, _ = inside.faded
+    return (q, k, k_write, left), strides(q, k)
+
+
+def scan(
+    inputs: Inputs,
+    inside: Inside,
+    variant: Variant,
+    cut: Cut,
+    start: Tensor | None,
+    *,
+    output: bool = True,
+    last: bool = False,
+    save: bool = False,
+    tile: Entries = (),
+) -> tuple[Tensor | None, ...]:
+    """From the state before each stretch on: o (N, T, A, V) and the state after each; with `save`
+    what tokens wrote (N, T, A, V), and the state before each chunk (C, A, K, V), of q's dtype."""
+    v, sizes = inputs.v, _sizes(variant)
+    o = v.new_empty(v.shape) if output else None
+    written = v.new_empty(v.shape) if save else None
+    states = v.new_empty(cut.chunks, *sizes) if save else None
+    final = _states(v, variant, cut) if last else None
+    _scan(inputs, inside, variant, cut, start, o, written, states, final, tile=tile)
+    return o, final, written, states
+
+
+def carry(
+    inputs: Inputs, inside: Inside, variant: Variant, cut: Cut, tile: Entries = ()
+) -> tuple[Tensor, Tensor | None]:
+    """What each stretch makes of a state of zero (S, A, K, V), and what becomes of any state: with
+    delta of the identity (S, A, K, K), else which part is left, (S, A) or (S, A, K), if not all."""
+    v = inputs.v
+    more = variant.key_dim if variant.delta else 0
+    local = _states(v, variant, cut, more)
+    fades = not variant.delta and variant.decay != "none"
+    channels = (variant.key_dim,) * (variant.decay == "vector")
+    fade = local.new_empty(*local.shape[:2], *channels) if fades else None
+    _scan(inputs, inside, variant, cut, last=local, fade=fade, moves=more > 0, tile=tile)
+    if variant.delta:
+        return local[..., : variant.value_dim], local[..., variant.value_dim :]
+    return local, fade
+
+
+def _scan(
+    inputs: Inputs,
+    inside: Inside,
+    variant: Variant,
+    cut: Cut,
+    start: Tensor | None = None,
+    o: Tensor | None = None,
+    written: Tensor | None = None,
+    states: Tensor | None = None,
+    last: Tensor | None = None,
+    fade: Tensor | None = None,
+    moves: bool = False,
+    tile: Entries = (),
+) -> None:
+    v = inputs.v
+    readers, places = _readers(inputs, inside)
+    tile = (*tile, ("MOVES", moves))
+    launch = launcher("scan", variant, v.dtype, architecture(v), tile)
+    width = launch.constants["BLOCK_V"]
+    blocks = -(-variant.value_dim // width) + (-(-variant.key_dim // width) if moves else 0)
+    launch(
+        (cut.sequences * cut.stretches * variant.value_heads * blocks,),
+        *(*readers, v, *inside[:3], start, o, written, states, last, fade, cut.of_sequences),
+        *(*places, *strides(v)),
+        *(cut.tokens, cut.size),
+    )
+
+
+def join(
+    local: Tensor,
+    moves: Tensor | None,
+    first: Tensor | None,
+    variant: Variant,
+    cut: Cut,
+    dtype: torch.dtype,
+    *,
+    back: bool = False,
+    last: bool = False,
+    tile: Entries = (),
+) -> tuple[Tensor, Tensor | None]:
+    """The state before each stretch (S, A, K, V), from the one before the first, and with `last`
+    the one after the last; back: of gradients, the other way."""
+    starts = _states(local, variant, cut)
+    final = starts.new_empty(cut.sequences, *_sizes(variant)) if last else None
+    tile = (*tile, ("BACK", back))
+    launch = launcher("join", variant, dtype, architecture(local), tile)
+    blocks = -(-variant.value_dim // launch.constants["BLOCK_V"])
+    columns = (x.stride(2) if x is not None and x.dim() == 4 else 0 for x in (local, moves))
+    launch(
+        (cut.sequences * variant.value_heads * blocks,),
+        *(local, moves, first, starts, final, cut.stretches, *columns),
+    )
+    return starts, final
+
+
+def reverse(
+    do: Tensor,
+    dlast: Tensor | None,
+    inputs: Inputs,
+    inside: Inside,
+    variant: Variant,
+    cut: Cut,
+    *,
+    start: bool = False,
+    save: bool = True,
+    tile: Entries = (),
+) -> tuple[Tensor | None, ...]:
+    """From the gradient of the state after each stretch back: of what tokens wrote (delta: before
+    the system is solved), and of the state after each chunk; with `start` of that before each
+    stretch. save: whether the first two are wanted."""
+    readers, places = _readers(inputs, inside)
+    y = do.new_empty(do.shape) if save else None
+    dstates = do.new_empty(cut.chunks, *_sizes(variant)) if save else None
+    dstart = _states(do, variant, cut) if start else None
+    launch = launcher("reverse", variant, do.dtype, architecture(do), tile)
+    blocks = -(-variant.value_dim // launch.constants["BLOCK_V"])
+    launch(
+        (cut.sequences * cut.stretches * variant.value_heads * blocks,),
+        *(*readers, do, *inside[:3], dlast, y, dstates, dstart, cut.of_sequences),
+        *(*places, *strides(do)),
+        *(cut.tokens, cut.size),
+    )
+    return y, dstates, dstart
+
+
+def _sizes(variant: Variant) -> tuple[int, int, int]:
+    """Of the states of one sequence."""
+    return variant.value_heads, variant.key_dim, variant.value_dim
+
+
+def _states(like: Tensor, variant: Variant, cut: Cut, more: int = 0) -> Tensor:
+    """A state for each stretch, (S, A, K, V + more)."""
+    *lead, columns = _sizes(variant)
+    sizes = (cut.sequences * cut.stretches, *lead, columns + more)
+    return like.new_empty(sizes, dtype=torch.float32)
+
+
+def gradients(
+    do: Tensor,
+    inputs: Inputs,
+    inside: Inside,
+    written: Tensor,
+    states: Tensor,
+    y: Tensor,
+    dstates: Tensor,
+    variant: Variant,
+    cut: Cut,
+    tile: Entries = (),
+) -> tuple[Tensor | None, ...]:
+    """Of q, k, v, g and b."""
+    q, k, v, g, b = inputs
+    batch, tokens = q.shape[:2]
+    by_head = (batch, tokens, variant.value_heads)
+    launch = launcher("gradients", variant, q.dtype, architecture(q), tile)
+    blocks = -(-variant.key_dim // launch.constants["BLOCK_K"])
+    wide = torch.float32 if variant.group > 1 else q.dtype
+    dq, dk = (q.new_empty(*by_head, variant.key_dim, dtype=wide) for _ in range(2))
+    changed = variant.delta or variant.step
+    dv = v.new_empty(v.shape) if changed else y
+    faded = inside.faded
+    db = None if b is None else q.new_empty(blocks, *by_head, dtype=torch.float32)
+    dg = None if g is None else _gradient_of_decay(q, variant, blocks)
+    launch(
+        (cut.chunks * variant.value_heads * blocks,),
+        *(q, k, v, faded.sums if faded else g, do, inside.rows, written, y, states, dstates),
+        *(dq, dk, dv, dg, db, cut.of_chunks),
+        *(strides(q, k, v, do) if faded else strides(q, k, v, g, do)),
+        *(cut.tokens, batch * tokens * variant.value_heads),
+    )
+    dq, dk = (_by_key_head(x, variant).to(q.dtype) for x in (dq, dk))
+    if faded is not None and dg is not None:
+        return dq, dk, dv, _by_key_head(dg, variant), _summed(db)
+    return dq, dk, dv, _summed(dg), _summed(db)
+
+
+def _gradient_of_decay(q: Tensor, variant: Variant, blocks: int) -> Tensor:
+    """Per channel, or per value head in parts that are left to add up."""
+    batch, tokens = q.shape[:2]
+    by_head = (batch, tokens, variant.value_heads)
+    sizes = (*by_head, variant.key_dim) if variant.decay == "vector" else (blocks, *by_head)
+    return q.new_empty(sizes, dtype=torch.float32)
+
+
+def _summed(parts: Tensor | None) -> Tensor | None:
+    """Over blocks of key channels."""
+    if parts is None or len(parts) == 1:
+        return None if parts is None else parts[0]
+    return parts.sum(0)
+
+
+def _by_key_head(x: Tensor, variant: Variant) -> Tensor:
+    """Gradients of the value heads that share a head of q and k, added up."""
+    if variant.group == 1:
+        return x
+    return torch.unflatten(x, 2, (variant.heads, variant.group)).sum(3)
+
+
+def strides(*tensors: Tensor | None) -> list[int]:
+    """Of batch, token and head, tensor by tensor."""
+    return [s for x in tensors for s in ((0, 0, 0) if x is None else x.stride()[:3])]
+
+
+def architecture(x: Tensor) -> str:
+    """Which column of the tile table serves x's device: sm_90 from Hopper on."""
+    if x.device.type != "cuda":
+        return "sm_90"
+    return "sm_90" if _capability(x.device.index or 0) >= (9, 0) else "sm_80"
+
+
+@cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
