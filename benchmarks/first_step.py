@@ -41,21 +41,22 @@ def step(name: str, dry: bool) -> None:
     optimizer.step()
     harness.synchronize()
     spans = {"import": imported - began, "model": loaded - imported}
-    print(json.dumps(spans | {"step": time.perf_counter() - loaded}))
+    spans |= {"step": time.perf_counter() - loaded, "done": time.time()}
+    print(json.dumps(spans))
 
 
 def timed(name: str, caches: Path, dry: bool) -> tuple[float, dict[str, float]]:
-    """Seconds from the start of a process to its end, and where they went."""
+    """Seconds from the start of a process until its step is done, and where they went."""
     environment = os.environ | {cache: str(caches / cache.lower()) for cache in CACHES}
     command = [sys.executable, __file__, "--step", name, *(["--dry"] if dry else [])]
-    began = time.perf_counter()
+    began = time.time()
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=LIMIT
     )
-    seconds = time.perf_counter() - began
     if done.returncode:
         raise RuntimeError(done.stderr[-1500:])
-    return seconds, json.loads(done.stdout.splitlines()[-1])
+    spans: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return spans.pop("done") - began, spans
 
 
 def measure(name: str, dry: bool) -> Iterator[dict[str, object]]:

@@ -188,9 +188,9 @@ MODEL = """0.4B (24 layers of 1024), bf16 weights; transformer: the paper's, win
 in every layer; llama: transformers' Llama with the transformer's weights. train: forward, backward
 and fused AdamW, as it is or through torch.compile (whose Llama is missing: it ran out of memory
 beside the others; alone, on the day before, it took 324 ms); decode: greedy, a token, after the
-prompt; prefill: until the first token, ours with the capture of the step as a graph. first step
-(`benchmarks/first_step.py`): a fresh process until its first training step is done, from empty
-kernel caches (cold) or not (warm)."""
+prompt; first token: from the call on, when no graph is to be captured; prefill: the forward over
+the prompt into a new cache. first step (`benchmarks/first_step.py`): a fresh process until its
+first training step is done, from empty kernel caches (cold) or not (warm)."""
 
 
 def model(rows: list[Row]) -> list[str]:

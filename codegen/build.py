@@ -11,10 +11,13 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from ..diagnostics import Diagnostics
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Node
 from ..primitives.attention import Attention
 from ..primitives.norm import Alibi, RMSNorm, Rope
+from ..primitives.recurrence import Recurrence
 from ..source import Span
+from . import recurrences
+from .apart import told_apart
 from .kernels import budget, dropout, scorer, variants
 from .serve import Softmax, softmaxes
 
@@ -106,13 +109,25 @@ def plan(graph: Graph, dtype: str, architecture: str) -> list[Planned]:
     """Every kernel of a model, each once."""
     found: dict[str, Planned] = {}
     for node in graph:
-        if isinstance(node.op, Attention):
-            span = node.op.origin.of("head_dim") or node.span
-            for softmax in softmaxes(node.op):
-                for job, smaller in _jobs(softmax, dtype, architecture):
-                    planned = Planned(job, architecture, dtype, span, smaller)
-                    found.setdefault(repr((job.name, job.types, job.constants)), planned)
-    return list(found.values())
+        for planned in _planned(node, dtype, architecture):
+            job = planned.job
+            found.setdefault(repr((job.name, job.types, job.constants)), planned)
+    plans = list(found.values())
+    jobs = told_apart([each.job for each in plans])
+    return [replace(each, job=job) for each, job in zip(plans, jobs, strict=True)]
+
+
+def _planned(node: Node, dtype: str, architecture: str) -> Iterator[Planned]:
+    """What one node launches."""
+    op = node.op
+    if isinstance(op, Attention):
+        span = op.origin.of("head_dim") or node.span
+        for softmax in softmaxes(op):
+            for job, smaller in _jobs(softmax, dtype, architecture):
+                yield Planned(job, architecture, dtype, span, smaller)
+    elif isinstance(op, Recurrence):
+        for job in recurrences.jobs(op, dtype, architecture):
+            yield Planned(job, architecture, dtype, op.origin.of("key_dim") or node.span, {})
 
 
 def _jobs(
@@ -151,9 +166,9 @@ def _beside(softmax: Softmax, dtype: str, architecture: str) -> Iterator[Job]:
 
 
 def _steps(softmax: Softmax, dtype: str, architecture: str) -> Iterator[Job]:
-    """Of decoding: a token at a time, and as many as one step takes."""
+    """Of decoding: a token at a time, and as many as one step takes; and after a prefill."""
     from ..kernels.attention.variant import DTYPES
-    from ..kernels.decode import ahead
+    from ..kernels.decode import ahead, fill_ahead
     from ..kernels.decode.cut import Shape
 
     layout = softmax.layout()
@@ -174,6 +189,10 @@ def _steps(softmax: Softmax, dtype: str, architecture: str) -> Iterator[Job]:
         size = DTYPES[dtype]
         yield from build(
             Shape(tokens, softmax.heads, softmax.kv_heads, head_dim, value_dim, size)
+        )
+    for packed in (False, True):
+        yield from fill_ahead.jobs(
+            layout, softmax.kv_heads, head_dim, value_dim, dtype, packed
         )
 
 

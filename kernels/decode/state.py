@@ -15,6 +15,10 @@ from .layout import Layout
 
 State = dict[str, Tensor]
 
+KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+FILL_KERNELS = False
+
 NEVER = 2**31 - 1
 """The death time of a token that stays."""
 
@@ -68,6 +72,36 @@ def fill(
     each token in its sequence, negative where the axis holds none; counted from the sequence's
     first token unless given. next: (N,) integers. The last `lookahead` scores need not be final.
     """
+    run = fill_plainly
+    if k.is_cuda and state["k"].dtype in KERNEL_DTYPES and FILL_KERNELS:
+        from . import fill_launch  # needs triton, which a machine without CUDA may lack
+
+        run = fill_launch.fill
+    run(
+        *(layout, state, k, v),
+        next=next,
+        raw_k=raw_k,
+        z=z,
+        death=death,
+        positions=positions,
+        cu_seqlens=cu_seqlens,
+    )
+
+
+def fill_plainly(
+    layout: Layout,
+    state: State,
+    k: Tensor,
+    v: Tensor,
+    *,
+    next: Tensor,
+    raw_k: Tensor | None = None,
+    z: Tensor | None = None,
+    death: Tensor | None = None,
+    positions: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> None:
+    """In plain PyTorch, some forty launches."""
     ring = ring_size(layout, state)
     firsts = positions is None and cu_seqlens is None  # rows of the first tokens, all as long
     if firsts and not layout.slots and k.shape[1] <= ring:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from ..primitives.base import Op
 from ..primitives.model import ModelFields
 from ..source import Span
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Axis = str | int
 
@@ -84,37 +86,49 @@ class LayerInfo:
 
 @dataclass
 class Graph:
-    """A model as a graph. `digraph` is a networkx MultiDiGraph over node ids: node data `node`,
-    edges keyed by the input's place with data `type`."""
+    """A model as a graph: nodes by id in the order they run, and the ids that each reads."""
 
     name: str
     fields: ModelFields
     params: dict[str, object]
     span: Span | None
-    digraph: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph)
     layers: list[LayerInfo] = field(default_factory=list)
+    _nodes: dict[str, Node] = field(default_factory=dict)
+    _sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def add(self, node: Node, inputs: tuple[str, ...]) -> Node:
         """Append a node whose inputs are there already."""
-        assert node.id not in self.digraph, node.id
-        self.digraph.add_node(node.id, node=node)
-        for place, source in enumerate(inputs):
-            self.digraph.add_edge(source, node.id, key=place, type=self[source].type)
+        assert node.id not in self._nodes, node.id
+        assert all(source in self._nodes for source in inputs), inputs
+        self._nodes[node.id], self._sources[node.id] = node, inputs
         return node
 
+    def __contains__(self, id: object) -> bool:
+        return id in self._nodes
+
     def __getitem__(self, id: str) -> Node:
-        node: Node = self.digraph.nodes[id]["node"]
-        return node
+        return self._nodes[id]
 
     def __iter__(self) -> Iterator[Node]:
         """Nodes in the order they run."""
-        for _, node in self.digraph.nodes(data="node"):
-            yield node
+        return iter(self._nodes.values())
 
     def inputs(self, id: str) -> list[Node]:
         """What a node reads, in order."""
-        edges = [(key, source) for source, keys in self.digraph.pred[id].items() for key in keys]
-        return [self[source] for _, source in sorted(edges)]
+        return [self._nodes[source] for source in self._sources[id]]
+
+    @property
+    def digraph(self) -> nx.MultiDiGraph:
+        """As a networkx MultiDiGraph over node ids, for its algorithms: node data `node`, edges
+        keyed by the input's place with data `type`."""
+        import networkx as nx  # takes a fifth of a second, which a compilation does without
+
+        digraph = nx.MultiDiGraph()
+        for node in self:
+            digraph.add_node(node.id, node=node)
+            for place, source in enumerate(self._sources[node.id]):
+                digraph.add_edge(source, node.id, key=place, type=self._nodes[source].type)
+        return digraph
 
     def width(self, node: Node) -> int:
         """Channels of a node's first input; 0 for what reads token ids."""

@@ -8,12 +8,10 @@ from .graph import Graph
 def verify(graph: Graph) -> None:
     """Assert the invariants that passes and code generation rely on."""
     order = {node.id: place for place, node in enumerate(graph)}
-    sources: dict[str, set[str]] = {id: set() for id in order}
-    for source, target, data in graph.digraph.edges(data=True):
-        assert data["type"] is graph[source].type, (source, target)
-        assert order[source] < order[target], (source, target)  # so there is no cycle
-        sources[target].add(source)
+    sources = {node.id: {source.id for source in graph.inputs(node.id)} for node in graph}
     for node in graph:
+        # so there is no cycle
+        assert all(order[source] < order[node.id] for source in sources[node.id]), node.id
         owner = graph[node.weights]
         assert owner.weights == owner.id, f"{node.id} is tied to the tied {owner.id}"
         assert type(owner.op) is type(node.op), (node.id, owner.id)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -93,8 +93,9 @@ def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why the kernels do not run there, if so."""
     if dtype not in DTYPES:
         return f"plain PyTorch runs: the kernels serve float32, bfloat16 and float16, not {dtype}"
-    if not _has_triton():
-        return "plain PyTorch runs: the kernels need triton (pip install triton)"
+    problem = _triton_problem()
+    if problem is not None:
+        return f"plain PyTorch runs: the kernels need triton, which {problem}"
     capability = torch.cuda.get_device_capability(device)
     if capability < CAPABILITY:
         return f"plain PyTorch runs: the kernels need compute capability 8.0, not {capability}"
@@ -102,5 +103,15 @@ def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 @cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+def _triton_problem() -> str | None:
+    """Why triton cannot be used, if so. Found out before the first launch, which a broken one would
+    stop in the middle of a model."""
+    try:
+        import_module("triton")
+    except ModuleNotFoundError as error:
+        if error.name == "triton":
+            return "is not installed (pip install triton)"
+        return f"cannot be imported: {error}"
+    except Exception as error:  # whatever the parts of a broken one raise
+        return f"cannot be imported: {error}"
+    return None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .mixer import Cache
 from .sampling import Sampling
-from .stepping import evaluating, fetched, logits_of, room, stepper
+from .stepping import evaluating, fetched, forget, logits_of, room, stepper
 
 if TYPE_CHECKING:
     from .model import Model
@@ -19,8 +19,14 @@ Prompts = Tensor | Sequence[Tensor | Sequence[int]]
 """Token ids: (B, T), or a list of prompts of any lengths."""
 
 
-class Generation:
+class Generation(nn.Module):
     """What a model inherits to generate."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As ever; training has the memory that the last generation's cache takes."""
+        if mode:
+            forget(self)
+        return super().train(mode)
 
     def generate(
         self,

@@ -23,7 +23,7 @@ class Layer(nn.Module):
     """One layer: forward(x, context) with x (B, T, dim) -> same; with x0 where layers read it."""
 
 
-class Model(Generation, nn.Module):
+class Model(Generation):
     """A language model. Subclasses build `embedding` and `layers` and spell out `forward`."""
 
     embedding: nn.Embedding

@@ -19,6 +19,7 @@ from ..codegen.folder import CONFIG, GENERATOR, SCHEMA
 from ..errors import FolderError, SpecError
 from ..nn.model import Model
 from .cache import cached, digest
+from .wake import waking
 
 Device = str | torch.device | None
 Dtype = str | torch.dtype | None
@@ -42,11 +43,14 @@ def load(
     default what the spec says. seed: of the initial weights; torch's own random state stays as it
     is. root: the folder that imports stay in. Raises SpecError where the spec has errors.
     """
-    compiled, diagnostics = compile_spec(spec, params, root)
-    if compiled is None:
-        raise SpecError(diagnostics)
-    folder = cached(compiled.files, compiled.graph.name)
-    return _instance(folder, device, dtype, seed)
+    place = _place(device)
+    with waking(place):
+        compiled, diagnostics = compile_spec(spec, params, root)
+        if compiled is None:
+            raise SpecError(diagnostics)
+        folder = cached(compiled.files, compiled.graph.name)
+        package = _opened(folder, dtype)
+    return _instance(*package, place, seed)
 
 
 def load_folder(
@@ -57,17 +61,30 @@ def load_folder(
     seed: int | None = None,
 ) -> Model:
     """A new model of a folder that `mixerlang compile` wrote. This runs the code in it."""
-    return _instance(Path(directory), device, dtype, seed)
+    place = _place(device)
+    with waking(place):
+        package = _opened(Path(directory), dtype)
+    return _instance(*package, place, seed)
 
 
-def _instance(folder: Path, device: Device, dtype: Dtype, seed: int | None) -> Model:
+def _place(device: Device) -> torch.device:
+    return torch.get_default_device() if device is None else torch.device(device)
+
+
+def _opened(folder: Path, dtype: Dtype) -> tuple[ModuleType, torch.dtype]:
+    """The package of a folder, and the dtype that its weights are to have."""
     config = read_config(folder)
     dtype = config["dtype"] if dtype is None else dtype
     wanted = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
         raise ValueError(f"dtype must be a floating-point type, not {dtype}")
-    module = import_folder(folder)
-    with torch.device(torch.get_default_device() if device is None else device) as place:
+    return import_folder(folder), wanted
+
+
+def _instance(
+    module: ModuleType, dtype: torch.dtype, place: torch.device, seed: int | None
+) -> Model:
+    with place:
         if seed is None:
             model = module.Model()
         else:
@@ -76,7 +93,7 @@ def _instance(folder: Path, device: Device, dtype: Dtype, seed: int | None) -> M
                 torch.manual_seed(seed)
                 model = module.Model()
     # A folder brings a base class of its own, so that it runs without mixerlang.
-    return cast(Model, model.to(wanted))
+    return cast(Model, model.to(dtype))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from mixerlang.codegen import build
+from mixerlang.codegen.apart import told_apart
 from mixerlang.codegen.build import Built, Planned, plan, report
 from mixerlang.diagnostics import Diagnostics
 from mixerlang.kernels import loader
@@ -122,10 +123,31 @@ def test_every_kernel_of_a_spec_is_planned_once() -> None:
     assert graph is not None
     plans = plan(graph, "bfloat16", "sm_90")
     names = [each.job.name for each in plans]
-    assert len(set(map(repr, ((p.job.name, p.job.types, p.job.constants) for p in plans)))) == len(
-        plans
-    )
+    assert len(set(names)) == len(plans)
+    jobs = {repr((p.job.load, p.job.function, p.job.types, p.job.constants)) for p in plans}
+    assert len(jobs) == len(plans)
     for part in ("attention_forward", "attention_backward_gathered", "scorer_forward", "eviction",
                  "rotary", "decode"):
         assert any(name.startswith(part) for name in names), part
     assert all(each.span is not None and each.span.begin[0] == 12 for each in plans)
+
+
+def test_names_tell_kernels_apart_by_what_differs_alone() -> None:
+    def job(name: str, types: dict[str, str], **constants: object) -> Job:
+        return Job(name, COPY.load, "copy", types, constants)
+
+    found = told_apart([
+        job("copy", {"x_ptr": "*fp32"}, BLOCK=16, WINDOW=3),
+        job("copy", {}, x_ptr=None, BLOCK=16, WINDOW=3),
+        job("other", {}, BLOCK=1),
+        job("copy", {"x_ptr": "*fp32"}, BLOCK=16, WINDOW=5),
+        job("copy", {"x_ptr": "*bf16"}, BLOCK=16, WINDOW=5),
+    ])  # fmt: skip
+    assert [each.name for each in found] == [
+        "copy, x fp32, window 3",
+        "copy, no x, window 3",
+        "other",
+        "copy, x fp32, window 5",
+        "copy, x bf16, window 5",
+    ]
+    assert all(each.constants.get("BLOCK") for each in found)

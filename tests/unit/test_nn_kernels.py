@@ -329,6 +329,45 @@ def test_a_cache_of_everything_needs_a_size(caplog: pytest.LogCaptureFixture) ->
         close(run(made, noise(1, 9), cache), run(made, noise(1, 9)))
 
 
+@pytest.mark.parametrize(("keep", "rule"), [("learned", "alibi"), ("dilated_sinks", "plain")])
+def test_a_chunk_that_goes_in_steps_says_so(
+    keep: str, rule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend._say.cache_clear()
+    made = layer(KEEPS[keep], **RULES[rule]).eval()
+    cache = new_cache(made, 1)
+    with torch.no_grad(), caplog.at_level(logging.WARNING, "mixerlang.nn.backend"):
+        run(made, noise(1, 12), cache)
+        assert not caplog.records
+        run(made, noise(1, 12), cache)
+    assert [record.message for record in caplog.records] == [
+        "a prefill after earlier tokens goes in steps: kept tokens with ALiBi or a dilated window"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (ModuleNotFoundError("No module named 'triton'", name="triton"), "is not installed (pip"),
+        (ModuleNotFoundError("No module named 'libx'", name="libx"), "cannot be imported: No mod"),
+        (ImportError("libtriton.so: no such file"), "cannot be imported: libtriton.so: no such"),
+        (RuntimeError("0 active drivers"), "cannot be imported: 0 active drivers"),
+    ],
+)
+def test_a_missing_or_broken_triton_is_told_before_a_launch(
+    problem: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def importing(name: str) -> None:
+        raise problem
+
+    monkeypatch.setattr(backend, "import_module", importing)
+    backend._triton_problem.cache_clear()
+    reason = backend._refusal(torch.device("cuda"), torch.bfloat16)
+    backend._triton_problem.cache_clear()
+    assert reason is not None
+    assert reason.startswith(f"plain PyTorch runs: the kernels need triton, which {told}")
+
+
 @pytest.mark.parametrize("keep", ["full", "learned", "norm"])
 def test_one_graph(keep: str) -> None:
     """torch.compile sees through the layer, forward and backward."""

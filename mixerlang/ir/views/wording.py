@@ -68,7 +68,7 @@ def outside(graph: Graph) -> tuple[str, str | None, str]:
     """What embedding, final norm (if there is one) and head do."""
     embedding, head = graph["embedding"].op, graph["head"].op
     assert isinstance(embedding, Embedding) and isinstance(head, Head)
-    norm = spell(graph["final_norm"].op) if "final_norm" in graph.digraph else None
+    norm = spell(graph["final_norm"].op) if "final_norm" in graph else None
     return about_embedding(embedding), norm, about_head(head)
 
 
