@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from math import isfinite
 
 from ..primitives.base import Term
+from ..primitives.scan import Equation
 
 WIDTH = 100
 """Columns of generated code."""
 
 WORD = re.compile(r"[A-Za-z0-9_]+")
+EQUATION = re.compile(r"[A-Za-z0-9_ .,()=+*/@-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ def value_of(value: object) -> Expression:
         return constructor(value)
     if isinstance(value, tuple):
         return Items(tuple(value_of(item) for item in value))
+    if isinstance(value, Equation):
+        assert EQUATION.fullmatch(value), value
+        return repr(str(value))
     if isinstance(value, str):
         assert WORD.fullmatch(value), value
     elif isinstance(value, float):

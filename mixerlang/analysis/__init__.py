@@ -1,6 +1,9 @@
 """What models cost, from the graph alone: no torch, no accelerator."""
 
-from .report import BACKENDS, BYTES, SCHEMA, Analysis, Cost, LayerCost, analyze
-from .table import table
+from .data import as_json
+from .metrics import COUNTS, METRICS, PASSES, Cost
+from .report import BACKENDS, BYTES, SCHEMA, Analysis, LayerCost, analyze
+from .table import formula_lines, table
 
-__all__ = ["BACKENDS", "BYTES", "SCHEMA", "Analysis", "Cost", "LayerCost", "analyze", "table"]
+__all__ = ["BACKENDS", "BYTES", "COUNTS", "METRICS", "PASSES", "SCHEMA", "Analysis", "Cost",
+           "LayerCost", "analyze", "as_json", "formula_lines", "table"]

@@ -1,19 +1,19 @@
-"""What a model costs at a given batch and length: parameters, forward FLOPs, decoding cache.
-
-A multiply-add is two FLOPs; `dense` counts every score of a mixer, masked or not. Norms,
-activations and softmax are not counted. The cache is the one that `new_cache(batch, length)` gives:
-of plain PyTorch, or with backend="kernels" that of the kernels, on a GPU.
-"""
+"""What a model costs at a given batch and length, layer by layer, in numbers and expressions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from ..ir.graph import Graph, LayerInfo, Node
-from ..primitives import Mixer, Workload
+from ..algebra import Count, number, symbol
+from ..ir.graph import Graph, LayerInfo, Tokens
+from ..primitives import Mixer
+from ..primitives.part import Workload
 from ..source import Span
+from .memory import memory
+from .metrics import Cost
+from .nodes import Costs
 
 SCHEMA = 1
 """Of the JSON object. It grows by fields alone as long as this stays."""
@@ -23,29 +23,6 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 BACKENDS = ("eager", "kernels")
 """Whose cache is counted."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """parameters: trainable ones, shared weights once, where they are first used."""
-
-    parameters: int = 0
-    flops_forward_dense: int = 0
-    cache_bytes: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.parameters + other.parameters,
-            self.flops_forward_dense + other.flops_forward_dense,
-            self.cache_bytes + other.cache_bytes,
-        )
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "parameters": self.parameters,
-            "flops": {"forward": {"dense": self.flops_forward_dense}},
-            "cache_bytes": self.cache_bytes,
-        }
 
 
 @dataclass(frozen=True)
@@ -69,41 +46,110 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """The costs of a model. outside: of what is not in a layer, by name, in the order it runs."""
+class Breakdown:
+    """The costs of a model: of its layers, and by name of what is not in a layer, in the order it
+    runs."""
 
-    model: str
-    params: dict[str, object]
+    layers: tuple[LayerCost, ...]
+    outside: dict[str, Cost]
+
+    @cached_property
+    def total(self) -> Cost:
+        return Cost.sum([*(layer.cost for layer in self.layers), *self.outside.values()])
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The costs of a model in numbers, and with symbols in their place: B sequences of T tokens, or
+    of L in a cache."""
+
+    graph: Graph
     batch: int
     length: int
     dtype: str
     backend: str
-    layers: tuple[LayerCost, ...]
-    outside: dict[str, Cost]
+
+    @property
+    def model(self) -> str:
+        return self.graph.name
+
+    @property
+    def params(self) -> dict[str, object]:
+        return self.graph.params
+
+    @cached_property
+    def costs(self) -> Breakdown:
+        return self._breakdown(self.batch, self.length, self.length)
+
+    @cached_property
+    def formulas(self) -> Breakdown:
+        return self._breakdown(symbol("B"), symbol("T"), symbol("L"))
+
+    @property
+    def layers(self) -> tuple[LayerCost, ...]:
+        return self.costs.layers
+
+    @property
+    def outside(self) -> dict[str, Cost]:
+        return self.costs.outside
 
     @property
     def total(self) -> Cost:
-        return sum([*(layer.cost for layer in self.layers), *self.outside.values()], Cost())
+        return self.costs.total
 
     @property
     def weight_bytes(self) -> int:
         return self.total.parameters * BYTES[self.dtype]
 
-    def as_json(self) -> dict[str, Any]:
-        """The object of `mixerlang analyze --json`."""
-        return {
-            "schema": SCHEMA,
-            "model": self.model,
-            "params": {name: _plain(value) for name, value in self.params.items()},
-            "batch": self.batch,
-            "length": self.length,
-            "dtype": self.dtype,
-            "backend": self.backend,
-            **self.total.as_json(),
-            "weight_bytes": self.weight_bytes,
-            "layers": [layer.as_json() for layer in self.layers],
-            "outside": {name: cost.as_json() for name, cost in self.outside.items()},
-        }
+    @cached_property
+    def memory(self) -> dict[str, int]:
+        """Bytes of the whole model, by key of the JSON object."""
+        found = self._memory(self.costs, self.batch, self.length)
+        return {key: number(value) for key, value in found.items()}
+
+    @cached_property
+    def memory_formulas(self) -> dict[str, Count]:
+        return self._memory(self.formulas, symbol("B"), symbol("T"))
+
+    def _memory(self, costs: Breakdown, batch: Count, length: Count) -> dict[str, Count]:
+        layers = [layer.cost for layer in costs.layers]
+        return memory(self.graph, layers, costs.total, batch, length, BYTES[self.dtype])
+
+    def _breakdown(self, batch: Count, length: Count, cached: Count) -> Breakdown:
+        element, kernels = BYTES[self.dtype], self.backend == "kernels"
+        costs = Costs(
+            self.graph,
+            Workload(batch, length, element, kernels),
+            Workload(batch, cached, element, kernels),
+        )
+        return _breakdown(self.graph, costs)
+
+
+def _breakdown(graph: Graph, costs: Costs) -> Breakdown:
+    """Nodes in the order they run, so that what is kept for backward counts where it is kept
+    first."""
+    own = {id: layer.index for layer in graph.layers for id in layer.nodes}
+    layers: dict[int, list[Cost]] = {layer.index: [] for layer in graph.layers}
+    outside: dict[str, Cost] = {}
+    for node in graph:
+        if node.id in own:
+            layers[own[node.id]].append(costs.of(node))
+        elif not isinstance(node.op, Tokens):
+            outside[node.name] = costs.of(node)
+    sums: dict[tuple[int, ...], Cost] = {}
+    for parts in layers.values():
+        key = tuple(map(id, parts))
+        if key not in sums:
+            sums[key] = Cost.sum(parts)
+    found = (_layer(graph, layer, sums[tuple(map(id, layers[layer.index]))])
+             for layer in graph.layers)
+    return Breakdown(tuple(found), outside)
+
+
+def _layer(graph: Graph, layer: LayerInfo, cost: Cost) -> LayerCost:
+    nodes = [graph[id] for id in layer.nodes]
+    mixers = " + ".join(node.op.word for node in nodes if isinstance(node.op, Mixer))
+    return LayerCost(layer.index, layer.label, mixers or "none", cost, layer.span)
 
 
 def analyze(
@@ -127,39 +173,4 @@ def analyze(
         raise ValueError(f"dtype must be one of {', '.join(BYTES)}, not {dtype}")
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend}")
-    work = Workload(batch, length, BYTES[dtype], backend == "kernels")
-    layers = tuple(_layer(graph, layer, work) for layer in graph.layers)
-    outside = {
-        node.name: _cost(graph, [node], work)
-        for node in graph
-        if node.layer is None and node.op.kind != "tokens"
-    }
-    return Analysis(
-        graph.name, dict(graph.params), batch, length, dtype, backend, layers, outside
-    )
-
-
-def _layer(graph: Graph, layer: LayerInfo, work: Workload) -> LayerCost:
-    nodes = [graph[id] for id in layer.nodes]
-    mixers = " + ".join(node.op.word for node in nodes if isinstance(node.op, Mixer))
-    return LayerCost(
-        layer.index, layer.label, mixers or "none", _cost(graph, nodes, work), layer.span
-    )
-
-
-def _cost(graph: Graph, nodes: Iterable[Node], work: Workload) -> Cost:
-    return sum((_of_node(graph, node, work) for node in nodes), Cost())
-
-
-def _of_node(graph: Graph, node: Node, work: Workload) -> Cost:
-    width = graph.width(node)
-    return Cost(
-        node.op.parameters(width) if node.weights == node.id else 0,
-        node.op.forward_flops(width, work),
-        node.op.cache_bytes(width, work),
-    )
-
-
-def _plain(value: object) -> object:
-    """A param's value in JSON: numbers as they are, anything else as text."""
-    return value if isinstance(value, bool | int | float) else str(value)
+    return Analysis(graph, batch, length, dtype, backend)

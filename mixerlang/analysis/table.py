@@ -2,102 +2,102 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from ..diagnostics.terminal import clean, width
-from ..ir.groups import spell_indices
-from .report import Analysis, Cost, LayerCost
+from . import formulas
+from .kinds import Kind, kinds, outside
+from .metrics import COUNTS, PASSES, Cost
+from .report import Analysis
+from .units import binary, si
 
-HEADINGS = ("", "mixer", "layers", "parameters", "FLOPs", "cache")
-WIDEST = (22, 26, 16, 17, 10, 10)
-"""Columns that a cell may take; what is longer is cut. With gaps of two they add up to 100 or
-less, up to hundreds of billions of parameters."""
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    mixer: str
-    layers: str
-    cost: Cost
-
-    def cells(self) -> tuple[str, ...]:
-        cost = self.cost
-        return (self.name, self.mixer, self.layers, f"{cost.parameters:,}",
-                si(cost.flops_forward_dense), binary(cost.cache_bytes))
+HEADINGS = ("", "mixer", "layers", "parameters", "forward", "backward", "step", "cache", "kept")
+WIDEST = (14, 13, 10, 15, 8, 8, 8, 8, 8)
+"""Columns that a cell may take; what is longer is cut. With gaps of one and, before numbers, of
+two they add up to 100 or less, up to hundreds of billions of parameters."""
+WORDS = 3
+"""Columns of text, to the left; numbers go to the right."""
+MOST = 100
 
 
-def table(analysis: Analysis) -> str:
-    """Fits 100 columns."""
-    rows = [*_kinds(analysis.layers)]
-    rows += [Row(name, "", "", cost) for name, cost in analysis.outside.items()]
-    cells = [HEADINGS, *(row.cells() for row in rows), Row("total", "", "", analysis.total).cells()]
-    cells = [tuple(map(_cut, line, WIDEST)) for line in cells]
-    columns = [max(width(line[column]) for line in cells) for column in range(len(HEADINGS))]
-    lines = [_line(line, columns) for line in cells]
-    rule = "─" * (sum(columns) + 2 * (len(columns) - 1))
-    return "\n".join([*_head(analysis), "", lines[0], rule, *lines[1:-1], rule, lines[-1]])
+def table(analysis: Analysis, count: str = "dense") -> str:
+    """Fits 100 columns. count: which FLOPs the rows tell."""
+    cells = [_cells(kind, count) for kind in rows(analysis)]
+    columns = _columns([HEADINGS, *cells])
+    rule = "─" * len(_line(["─" * column for column in columns], columns))
+    lines = [_line(line, columns) for line in (HEADINGS, *cells)]
+    return "\n".join([
+        *_head(analysis, count), "", lines[0], rule, *lines[1:-1], rule, lines[-1], "",
+        *_counts(analysis.total),
+    ])  # fmt: skip
 
 
-def _head(analysis: Analysis) -> list[str]:
+def rows(analysis: Analysis) -> list[Kind]:
+    """Kinds of layers, what stands around them, and the sum."""
+    total = Kind("total", "", (), analysis.total, analysis.formulas.total)
+    return [*kinds(analysis), *outside(analysis), total]
+
+
+def _cells(kind: Kind, count: str) -> tuple[str, ...]:
+    cost = kind.cost
+    flops = [si(cost.number(f"flops.{name}.{count}")) for name in ("forward", "backward", "step")]
+    held = [binary(cost.number(key)) for key in ("cache_bytes", "activation_bytes")]
+    cells = (kind.name, kind.mixer, kind.layers, f"{cost.parameters:,}", *flops, *held)
+    return tuple(cut(cell, most) for cell, most in zip(cells, WIDEST, strict=True))
+
+
+def _head(analysis: Analysis, count: str) -> list[str]:
     params = ", ".join(f"{name}={value}" for name, value in analysis.params.items())
+    whose = " through kernels" if analysis.backend == "kernels" else ""
     return [
-        _cut(f"{analysis.model}{f' with {params}' if params else ''}", 100),
+        cut(f"{analysis.model}{f' with {params}' if params else ''}", MOST),
         f"batch {analysis.batch:,}, length {analysis.length:,}, {analysis.dtype}; "
         f"weights {binary(analysis.weight_bytes)}",
-        "FLOPs of the dense forward, a multiply-add being two; cache for decoding"
-        + (" through kernels" if analysis.backend == "kernels" else ""),
+        f"{count} FLOPs, a multiply-add being two; cache for decoding{whose}; kept for backward",
     ]
 
 
-def _kinds(layers: tuple[LayerCost, ...]) -> list[Row]:
-    """Layers of one label and mixer that cost the same in one row, each row the sum of its layers.
-
-    A tied layer counts its weights once, so the first may differ from the rest by its parameters.
-    """
-    found: dict[tuple[object, ...], list[LayerCost]] = {}
-    for layer in layers:
-        cost = layer.cost
-        key = (layer.label, layer.mixer, cost.flops_forward_dense, cost.cache_bytes)
-        found.setdefault(key, []).append(layer)
-    return [
-        Row(same[0].label, same[0].mixer, spell_indices([layer.index for layer in same]),
-            sum((layer.cost for layer in same), Cost()))
-        for same in found.values()
-    ]
+def _counts(total: Cost) -> list[str]:
+    """The three counts of each pass, side by side."""
+    lines = [["FLOPs", *PASSES]]
+    for count in COUNTS:
+        lines.append([count, *(si(total.number(f"flops.{name}.{count}")) for name in PASSES)])
+    columns = [max(map(width, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(
+        cell.ljust(most) if place == 0 else cell.rjust(most)
+        for place, (cell, most) in enumerate(zip(line, columns, strict=True))
+    ) for line in lines]  # fmt: skip
 
 
-def _line(cells: tuple[str, ...], columns: list[int]) -> str:
+def formula_lines(analysis: Analysis, count: str = "dense") -> str:
+    """What the rows of the table are as expressions, by range of the length."""
+    keys = {f"{name} FLOPs": f"flops.{name}.{count}" for name in ("forward", "backward", "step")}
+    keys |= {"cache bytes": "cache_bytes", "kept bytes": "activation_bytes"}
+    text: list[str] = [f"{count} FLOPs and bytes of B sequences of T tokens, or of L in a cache"]
+    for kind in rows(analysis):
+        where = f", line {kind.line}" if kind.line else ""
+        text += ["", clean(f"{kind.name}{f' ({kind.layers}{where})' if kind.indices else ''}")]
+        for title, key in keys.items():
+            found = formulas.lines(key, kind.formula[key])
+            if found != ["O(1)  0"]:
+                text += [f"  {title}", *(f"    {line}" for line in found)]
+    return "\n".join(text)
+
+
+def _columns(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(width, column)) for column in zip(*lines, strict=True)]
+
+
+def _line(cells: Sequence[str], columns: Sequence[int]) -> str:
     """Words to the left, numbers to the right."""
-    padded = []
+    text = ""
     for place, (cell, column) in enumerate(zip(cells, columns, strict=True)):
         space = " " * (column - width(cell))
-        padded.append(cell + space if place < 3 else space + cell)
-    return "  ".join(padded).rstrip()
+        gap = "" if place == 0 else " " if place < WORDS else "  "
+        text += gap + (cell + space if place < WORDS else space + cell)
+    return text.rstrip()
 
 
-def _cut(text: str, columns: int) -> str:
+def cut(text: str, columns: int) -> str:
     text = clean(text)
     return text if len(text) <= columns else text[: columns - 1] + "…"
-
-
-def si(number: int) -> str:
-    """Three digits and a power of ten: 1.23 T."""
-    units = ("", " k", " M", " G", " T", " P", " E", " Z", " Y", " R", " Q")
-    return _scaled(number, 1000, units)
-
-
-def binary(number: int) -> str:
-    """Three digits and a power of 1024: 1.50 MiB."""
-    units = (" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB", " ZiB", " YiB")
-    return _scaled(number, 1024, units)
-
-
-def _scaled(number: int, base: int, units: tuple[str, ...]) -> str:
-    value, place = float(number), 0
-    while value >= 999.5 and place < len(units) - 1:
-        value, place = value / base, place + 1
-    if value >= 999.5:
-        return f"{number:.2e}"
-    digits = 0 if place == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f}{units[place]}"

@@ -66,9 +66,11 @@ CODES: dict[str, Code] = {
     "MX407": Code(E, "head_dim does not suit its use"),
     "MX408": Code(W, "parameters that nothing reads"),
     "MX409": Code(E, "block does not produce x"),
-    # 5xx: what is not there yet
+    "MX410": Code(E, "recurrence is incomplete"),
+    # 5xx: what cannot be done, or not well
     "MX501": Code(E, "not implemented yet"),
-    "MX502": Code(E, "user-written recurrences are not implemented yet"),
+    "MX502": Code(E, "recurrence is not linear in its state"),
+    "MX503": Code(W, "recurrence runs token by token"),
     # 6xx: kernels
     "MX601": Code(W, "no kernel serves this size"),
     "MX602": Code(E, "kernel does not fit the GPU"),

@@ -8,6 +8,7 @@ from ..primitives import Term
 from ..primitives.keep import Intersection, Union
 from ..primitives.pointwise import Activation
 from ..primitives.recurrence import Compose
+from ..primitives.scan import Rule
 
 OPERATORS: dict[type[Term], str] = {Union: " | ", Intersection: " & ", Compose: " >> "}
 """Terms that are written with an operator between their `parts`."""
@@ -36,6 +37,8 @@ def _term(term: Term) -> str:
     if operator is not None:
         parts: tuple[Term, ...] = getattr(term, "parts", ())
         return operator.join(_operand(part) for part in parts)
+    if isinstance(term, Rule):
+        return f"{{ {'; '.join(term.lines)} }}"
     if isinstance(term, Activation):
         return term.function
     arguments = _arguments(term)

@@ -80,12 +80,22 @@ class Vector(Decay):
 class Update:
     """How a token enters the state."""
 
+    @property
+    def gated(self) -> bool:
+        """Whether b is a sigmoid of a linear map of its own."""
+        return True
+
 
 @dataclass(frozen=True)
 class Additive(Update):
-    """S += b k v^T; b is 1, or the softplus step of the scalar decay (Mamba2's dt)."""
+    """S += b k v^T; b is 1, the softplus step of the scalar decay (Mamba2's dt), or a gate."""
 
     step: bool = False
+    gate: bool = False
+
+    @property
+    def gated(self) -> bool:
+        return self.gate
 
 
 @dataclass(frozen=True)

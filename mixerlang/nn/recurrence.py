@@ -110,8 +110,7 @@ class Recurrence(Mixer):
         self.v_map = values.build(value_heads, value_dim)
 
         self.decay = decay.build(dim, Shape(heads, value_heads, key_dim))
-        delta = isinstance(update, Delta)
-        self.b_proj = nn.Linear(dim, value_heads, bias=False) if delta else None
+        self.b_proj = nn.Linear(dim, value_heads, bias=False) if update.gated else None
         self.D = nn.Parameter(torch.empty(value_heads)) if skip else None
 
         self.o_norm = self.g_proj = None
@@ -157,9 +156,9 @@ class Recurrence(Mixer):
     def _decay_and_step(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """g (B, T, value_heads) or (B, T, heads, key_dim), and b (B, T, value_heads)."""
         g, step = self.decay(x)
-        if isinstance(self.update, Delta):
-            assert self.b_proj is not None
-            return g, self.update.scale * torch.sigmoid(widen(self.b_proj(x)))
+        if self.b_proj is not None:
+            scale = self.update.scale if isinstance(self.update, Delta) else 1.0
+            return g, scale * torch.sigmoid(widen(self.b_proj(x)))
         takes_step = isinstance(self.update, Additive) and self.update.step
         return g, step if takes_step else None
 

@@ -7,9 +7,11 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
+from ..algebra import Count, greatest
 from . import keep as k
-from .base import Mixer, Report, Term, Workload, linear_flops
+from .base import Mixer, Report, Term
 from .norm import Norm, Position, Rope
+from .part import Part, Workload
 
 Heads = Annotated[int, Field(ge=1, le=65_536)]
 HeadDim = Annotated[int, Field(ge=1, le=65_536)]
@@ -152,20 +154,25 @@ class Attention(Mixer):
             for leaf, own_heads in leaves_by_heads(self.keep, kv_heads)
         )
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        from .keep_cost import keep_flops
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        from .attention_parts import parts
 
-        heads, _, head_dim, value_dim = self.shape()
-        total = linear_flops(work, *self.projections(width))
-        for branch in branches(self.keep):
-            keys = keys_of(branch, work.length)
-            total += 2 * work.batch * heads * work.length * keys * (head_dim + value_dim)
-        return total + keep_flops(self, work)
+        return list(parts(self, width, work))
 
-    def cache_bytes(self, width: int, work: Workload) -> int:
+    def step_parts(self, width: int, work: Workload) -> list[Part]:
+        from .attention_parts import step_parts
+
+        return list(step_parts(self, width, work))
+
+    def cache_bytes(self, width: int, work: Workload) -> Count:
         from .keep_cost import keep_cache_bytes
 
         return keep_cache_bytes(self, work)
+
+    def bound_bytes(self, width: int, work: Workload) -> Count:
+        from .keep_cost import keep_bound_bytes
+
+        return keep_bound_bytes(self, work)
 
 
 def nearest_divisor(number: int, wanted: int) -> int:
@@ -206,17 +213,17 @@ def branches(keep: k.Keep) -> tuple[k.Keep, ...]:
     return keep.parts if isinstance(keep, k.GatedKeep) else (keep,)
 
 
-def keys_of(branch: k.Keep, length: int) -> int:
+def keys_of(branch: k.Keep, length: Count) -> Count:
     """Keys of the dense score matrix of a branch."""
     if isinstance(branch, k.Compressed):
         return summaries(branch, length)
     return length
 
 
-def summaries(keep: k.Compressed, length: int) -> int:
+def summaries(keep: k.Compressed, length: Count) -> Count:
     """Complete summaries of the first `length` tokens."""
     stride = keep.stride or keep.size
-    return max(0, (length - keep.size) // stride + 1) if length >= keep.size else 0
+    return greatest(0, (length - keep.size) // stride + 1)
 
 
 def scorer_shapes(scorer: k.Cnn, head_dim: int, value_dim: int) -> list[tuple[int, int, int]]:

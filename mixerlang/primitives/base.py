@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as PydanticField
 from pydantic_core import CoreSchema, core_schema
 
+from ..algebra import Count
 from ..source import Span
+from .part import Part, Workload, total
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,19 +96,6 @@ class Term(BaseModel):
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What a cost is asked for: `batch` sequences of `length` tokens, in `bytes_per_element`.
-
-    kernels: the cache is the one of the kernels, on a GPU, where they serve a layer.
-    """
-
-    batch: int
-    length: int
-    bytes_per_element: int = 2
-    kernels: bool = False
-
-
 class Op(Term):
     """A term that becomes a node of the graph: it maps (B, T, width) to (B, T, width')."""
 
@@ -122,13 +111,29 @@ class Op(Term):
         """Trainable parameters of the bound term."""
         return 0
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        """FLOPs (a multiply-add is two) of the dense forward: every score, masked or not."""
-        return 0
+    def keeps_inputs(self) -> bool:
+        """Whether the backward pass reads what the op read."""
+        return True
 
-    def cache_bytes(self, width: int, work: Workload) -> int:
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """What `length` new tokens of each sequence cost, without a cache."""
+        return []
+
+    def step_parts(self, width: int, work: Workload) -> list[Part]:
+        """What one more token of each sequence costs, after `length` in a cache."""
+        return self.parts(width, work.one)
+
+    def forward_flops(self, width: int, work: Workload) -> Count:
+        """FLOPs of the dense forward: every score, masked or not."""
+        return total(part.forward for part in self.parts(width, work)).dense
+
+    def cache_bytes(self, width: int, work: Workload) -> Count:
         """Bytes a decoding cache holds after `length` tokens, allocated for `length` tokens."""
         return 0
+
+    def bound_bytes(self, width: int, work: Workload) -> Count:
+        """Bytes of what the definition must hold for later tokens, however it is held."""
+        return self.cache_bytes(width, work)
 
 
 class Mixer(Op):
@@ -137,6 +142,4 @@ class Mixer(Op):
     kind: ClassVar[str] = "mixer"
 
 
-def linear_flops(work: Workload, *shapes: tuple[int, int]) -> int:
-    """FLOPs of linear maps given as (in, out), for every token."""
-    return 2 * work.batch * work.length * sum(a * b for a, b in shapes)
+__all__ = ["Mixer", "Op", "Origin", "Part", "Report", "Term", "Workload"]

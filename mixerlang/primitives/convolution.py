@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Mixer, Workload
+from ..algebra import Count
+from .base import Mixer
+from .part import Part, Workload, depthwise
 
 
 class Convolution(Mixer):
@@ -21,8 +23,9 @@ class Convolution(Mixer):
     def parameters(self, width: int) -> int:
         return width * (self.kernel + self.bias)
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        return 2 * work.batch * work.length * width * self.kernel
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        saved = 0 if self.activation == "none" else width
+        return [depthwise("convolution", work, width, self.kernel, saved=saved)]
 
-    def cache_bytes(self, width: int, work: Workload) -> int:
+    def cache_bytes(self, width: int, work: Workload) -> Count:
         return work.batch * (self.kernel - 1) * width * work.bytes_per_element

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from .base import Op, Report, Workload, linear_flops
+from .base import Op, Report
+from .part import Part, Workload, elementwise, linear
 
 Width = Annotated[int, Field(ge=1, lt=2**31)]
 Ratio = Annotated[Fraction, Field(gt=0, le=1024)]
@@ -45,8 +46,16 @@ class SwiGLU(Ffn):
     def parameters(self, width: int) -> int:
         return 3 * width * self._hidden()
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        return 3 * linear_flops(work, (width, self._hidden()))
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """Kept for backward: gate(x), silu(gate(x)), up(x), and the product."""
+        hidden = self._hidden()
+        kept = work.bytes_per_element * work.tokens * hidden
+        return [
+            linear("gate", work, width, hidden, saved=kept),
+            linear("up", work, width, hidden, saved=kept),
+            elementwise("silu(gate) * up", work, 2 * hidden, hidden, saved=2 * kept),
+            linear("down", work, hidden, width),
+        ]
 
 
 class Mlp(Ffn):
@@ -61,5 +70,13 @@ class Mlp(Ffn):
         bias = self._hidden() + width if self.bias else 0
         return 2 * width * self._hidden() + bias
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        return 2 * linear_flops(work, (width, self._hidden()))
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """Kept for backward: up(x) and its activation, which relu alone tells from one another."""
+        hidden = self._hidden()
+        kept = work.bytes_per_element * work.tokens * hidden
+        before = 0 if self.activation == "relu" else kept
+        return [
+            linear("up", work, width, hidden, self.bias, saved=before),
+            elementwise(self.activation, work, hidden, hidden, saved=kept),
+            linear("down", work, hidden, width, self.bias),
+        ]

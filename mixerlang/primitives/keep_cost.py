@@ -1,6 +1,6 @@
-"""What keeps cost beside attention itself: FLOPs of choosing, bytes of the decoding cache.
+"""What keeps hold for decoding, in bytes.
 
-Both as plain PyTorch has them; keep_kernels.py knows the cache of the kernels. KV heads with equal
+As plain PyTorch has them; keep_kernels.py knows the cache of the kernels. KV heads with equal
 keeps share a store: slots of keys, values and positions, and a score for every branch that evicts.
 Branches hold more of their own: summaries of blocks, a scorer's last inputs.
 """
@@ -8,21 +8,21 @@ Branches hold more of their own: summaries of blocks, a scorer's last inputs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, or_
 
+from ..algebra import Count, least
 from . import keep as k
 from .attention import (
     Attention,
     branches,
     leaves,
-    leaves_by_heads,
     scorer_shapes,
     summaries,
 )
-from .base import Workload
 from .keep_kernels import kernel_cache_bytes
+from .part import Workload
 
 POSITION = 8
 """Bytes of a position (int64)."""
@@ -35,9 +35,9 @@ class Extent:
     recent: int
     kept: int | None
 
-    def slots(self, length: int) -> int:
+    def slots(self, length: Count) -> Count:
         """Slots for sequences of up to `length` tokens."""
-        return length if self.kept is None else min(self.recent + self.kept, length)
+        return length if self.kept is None else least(self.recent + self.kept, length)
 
     @property
     def size(self) -> float:
@@ -54,41 +54,52 @@ class Extent:
 
 @dataclass(frozen=True)
 class Store:
-    """What KV heads with the same keep hold, for one sequence."""
+    """What KV heads with the same keep hold, for one sequence. bare: nothing but keys and values."""
 
     heads: int
     head_dim: int
     value_dim: int
     work: Workload
+    bare: bool = False
 
-    def slots(self, count: int, values: bool = True, spread: int = 1, scores: int = 0) -> int:
+    def slots(self, count: Count, values: bool = True, spread: int = 1, scores: int = 0) -> Count:
         """Bytes of `count` slots with `spread` positions each, and `scores` scores per position."""
         channels = self.heads * (self.head_dim + (self.value_dim if values else 0))
         score = max(4, self.work.bytes_per_element)  # at least float32
-        per_slot = channels * self.work.bytes_per_element + spread * (POSITION + scores * score)
-        return count * per_slot
+        beside = 0 if self.bare else spread * (POSITION + scores * score)
+        return count * (channels * self.work.bytes_per_element + beside)
 
 
-def keep_cache_bytes(attention: Attention, work: Workload) -> int:
+def keep_cache_bytes(attention: Attention, work: Workload) -> Count:
     """Bytes of the cache of a bound layer, for `batch` sequences of up to `length` tokens."""
+    return _cache_bytes(attention, work, bare=False)
+
+
+def keep_bound_bytes(attention: Attention, work: Workload) -> Count:
+    """Bytes of what the definition alone must hold: numbers, without positions, scores and slack."""
+    return _cache_bytes(attention, replace(work, kernels=False), bare=True)
+
+
+def _cache_bytes(attention: Attention, work: Workload, bare: bool) -> Count:
     _, kv_heads, head_dim, value_dim = attention.shape()
     keep = attention.keep
     keeps = keep.keeps if isinstance(keep, k.ByHead) else (keep,) * kv_heads
-    total = 0
+    total: Count = 0
     for own in dict.fromkeys(keeps):
         heads = keeps.count(own)
         held = kernel_cache_bytes(own, heads, head_dim, value_dim, work) if work.kernels else None
         if held is None:
-            store = Store(heads, head_dim, value_dim, work)
+            store = Store(heads, head_dim, value_dim, work, bare)
             held = _store_bytes(own, store) + sum(_own_bytes(leaf, store) for leaf in leaves(own))
-        total += held
+        total = total + held
     return work.batch * total
 
 
-def _store_bytes(keep: k.Keep, store: Store) -> int:
+def _store_bytes(keep: k.Keep, store: Store) -> Count:
     parts = branches(keep)
-    evicting = sum(any(isinstance(leaf, k.Learned | k.Evict) for leaf in leaves(part))
-                   for part in parts)
+    evicting = sum(
+        any(isinstance(leaf, k.Learned | k.Evict) for leaf in leaves(part)) for part in parts
+    )
     extent = reduce(or_, map(branch_extent, parts))
     return store.slots(
         extent.slots(store.work.length), spread=store.heads if evicting else 1, scores=evicting
@@ -124,7 +135,7 @@ def _extent(keep: k.Keep) -> Extent:
             return Extent(0, None)
 
 
-def _own_bytes(leaf: k.Keep, store: Store) -> int:
+def _own_bytes(leaf: k.Keep, store: Store) -> Count:
     """What a keep holds beside the tokens."""
     length = store.work.length
     if isinstance(leaf, k.Compressed):
@@ -142,42 +153,3 @@ def _scorer_inputs(scorer: k.Cnn, store: Store) -> Iterator[int]:
     shapes = scorer_shapes(scorer, store.head_dim, store.value_dim)
     for (channels, _, kernel), dilation in zip(shapes, scorer.dilations, strict=False):
         yield channels * (kernel - 1) * dilation
-
-
-# ------------------------------------------------------------------------------------------- FLOPs
-
-
-def keep_flops(attention: Attention, work: Workload) -> int:
-    """Forward FLOPs of scorers, block summaries and block choices of a bound layer."""
-    heads, kv_heads, head_dim, value_dim = attention.shape()
-    macs = 0
-    for leaf, own in leaves_by_heads(attention.keep, kv_heads):
-        if isinstance(leaf, k.Learned) and isinstance(leaf.scorer, k.Cnn):
-            shapes = scorer_shapes(leaf.scorer, head_dim, value_dim)
-            macs += work.length * own * sum(cin * cout * kernel for cin, cout, kernel in shapes)
-        elif isinstance(leaf, k.Compressed) and isinstance(leaf.map, k.MlpMap):
-            maps = sum(map_macs(leaf.size, leaf.map.expand, dim) for dim in (head_dim, value_dim))
-            macs += summaries(leaf, work.length) * own * maps
-        elif isinstance(leaf, k.Blocks):
-            queries = own * heads // kv_heads
-            macs += _choice_macs(leaf, attention.keep, own, queries, head_dim, work.length)
-    return 2 * work.batch * macs
-
-
-def map_macs(size: int, expand: int, dim: int) -> int:
-    """Of the summary of one block by an mlp."""
-    return (size * dim + dim) * expand * dim
-
-
-def _choice_macs(
-    blocks: k.Blocks, keep: k.Keep, heads: int, queries: int, head_dim: int, length: int
-) -> int:
-    """Scores of every query on block summaries, then their sums per block and KV head."""
-    count, macs = length // blocks.size, 0
-    if blocks.score == "compressed":
-        count = sum(summaries(part, length) for part in branches(keep)
-                    if isinstance(part, k.Compressed))
-    else:
-        macs += length * queries * count * head_dim
-        macs += heads * count * map_macs(blocks.size, 1, head_dim) * (blocks.score == "mlp")
-    return macs + length * heads * count * -(-length // blocks.size)

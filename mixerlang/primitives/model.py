@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Op, Term, Workload, linear_flops
+from .base import Op, Term
 from .ffn import Ffn, SwiGLU
 from .norm import Norm, RMSNorm
+from .part import Part, Workload, elementwise, linear
 
 Size = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -65,8 +66,16 @@ class Embedding(Op):
     def output_width(self, *widths: int) -> int:
         return self.dim
 
+    def keeps_inputs(self) -> bool:
+        return False
+
     def parameters(self, width: int) -> int:
         return self.vocab * self.dim
+
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """Kept for backward: the ids, and which channels were dropped."""
+        saved = work.tokens * (8 + (self.dim if self.dropout else 0))
+        return [elementwise("rows", work, self.dim, self.dim, saved=saved)]
 
 
 class Head(Op):
@@ -84,5 +93,8 @@ class Head(Op):
     def parameters(self, width: int) -> int:
         return 0 if self.tied else self.vocab * width
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        return linear_flops(work, (width, self.vocab))
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """A softcap keeps the tanh of the logits for backward."""
+        logits = work.bytes_per_element * work.tokens * self.vocab
+        kept = logits if self.softcap is not None else 0
+        return [linear("logits", work, width, self.vocab, saved=kept)]

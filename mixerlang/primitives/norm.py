@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from .base import Op, Term
+from .part import Part, Workload, elementwise
 
 
 class Norm(Op):
@@ -22,6 +23,10 @@ class RMSNorm(Norm):
     def parameters(self, width: int) -> int:
         return width
 
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """Kept for backward: 1 / sqrt(mean(x^2) + eps) in float32."""
+        return [elementwise(self.word, work, width, width, width, saved=4 * work.tokens)]
+
 
 class LayerNorm(Norm):
     """Zero mean, unit variance, learned weight and bias (Ba et al., 2016)."""
@@ -32,6 +37,11 @@ class LayerNorm(Norm):
 
     def parameters(self, width: int) -> int:
         return width * (1 + self.bias)
+
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """Kept for backward: mean and 1 / deviation in float32."""
+        weights = self.parameters(width)
+        return [elementwise(self.word, work, width, width, weights, saved=8 * work.tokens)]
 
 
 class Position(Term):

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from .base import Op, Report, Workload, linear_flops
+from .base import Op, Report
+from .part import Part, Workload, elementwise, linear
 
 
 class Pointwise(Op):
@@ -33,14 +34,22 @@ class Linear(Pointwise):
     def parameters(self, width: int) -> int:
         return (width + self.bias) * self.output_width(width)
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        return linear_flops(work, (width, self.output_width(width)))
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        return [linear(self.word, work, width, self.output_width(width), self.bias)]
 
 
 class Activation(Pointwise):
     """An element-wise nonlinearity. Written by the name of its function."""
 
     function: Literal["silu", "gelu", "relu", "relu2", "sigmoid", "tanh"]
+
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """relu, relu2, sigmoid and tanh keep what they give, not what they read."""
+        kept = 0 if self.keeps_inputs() else work.bytes_per_element * work.tokens * width
+        return [elementwise(self.function, work, width, width, saved=kept)]
+
+    def keeps_inputs(self) -> bool:
+        return self.function in ("silu", "gelu")
 
 
 class Gate(Pointwise):
@@ -51,8 +60,12 @@ class Gate(Pointwise):
     def parameters(self, width: int) -> int:
         return width * width
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        return linear_flops(work, (width, width))
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        kept = work.bytes_per_element * work.tokens * width
+        return [
+            linear("proj", work, width, width, saved=kept),
+            elementwise("x * sigmoid", work, 2 * width, width),
+        ]
 
 
 class Scale(Pointwise):
@@ -71,12 +84,22 @@ class Dropout(Pointwise):
     word: ClassVar[str] = "dropout"
     p: float = Field(ge=0, lt=1, description="Probability of dropping an element.")
 
+    def keeps_inputs(self) -> bool:
+        return False
+
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        """Kept for backward: a byte per element."""
+        return [elementwise(self.word, work, width, width, saved=work.tokens * width)]
+
 
 # What the operators of a block mean. They have no name in the language.
 
 
 class Add(Pointwise):
     """Sum of its inputs."""
+
+    def keeps_inputs(self) -> bool:
+        return False
 
 
 class Multiply(Pointwise):
@@ -87,6 +110,9 @@ class ScaleBy(Pointwise):
     """x times a constant of the spec."""
 
     factor: float
+
+    def keeps_inputs(self) -> bool:
+        return False
 
 
 class WeightedSum(Pointwise):
@@ -106,8 +132,13 @@ class GatedSum(Pointwise):
     def parameters(self, width: int) -> int:
         return self.streams * width * width
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        return linear_flops(work, *[(width, width)] * self.streams)
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        gates = self.streams * width
+        kept = work.bytes_per_element * work.tokens * gates
+        return [
+            linear("proj", work, width, gates, saved=kept),
+            elementwise("sum of gated", work, 2 * gates, width),
+        ]
 
 
 class Concat(Pointwise):
@@ -117,3 +148,6 @@ class Concat(Pointwise):
 
     def output_width(self, *widths: int) -> int:
         return sum(widths)
+
+    def keeps_inputs(self) -> bool:
+        return False

@@ -14,9 +14,11 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from ..algebra import Count
 from .attention import HeadDim, Heads, nearest_divisor
-from .base import Mixer, Report, Term, Workload, linear_flops
+from .base import Mixer, Report, Term
 from .norm import Position, Rope
+from .part import Part, Workload
 
 CHUNK = 64
 """Tokens per chunk of the eager backend's parallel form."""
@@ -188,12 +190,22 @@ class Vector(Decay):
 class Update(Term):
     kind: ClassVar[str] = "update"
 
+    @property
+    def gated(self) -> bool:
+        """Whether b is a sigmoid of a linear map of its own."""
+        return True
+
 
 class Additive(Update):
-    """S += b k v^T; b is 1, or the softplus step of the scalar decay (Mamba2's dt)."""
+    """S += b k v^T; b is 1, the softplus step of the scalar decay (Mamba2's dt), or a gate."""
 
     word: ClassVar[str] = "additive"
     step: bool = Field(False, description="Scale by softplus(Linear(x) + dt_bias) of the decay.")
+    gate: bool = Field(False, description="Scale by sigmoid(Linear(x)) per head and token.")
+
+    @property
+    def gated(self) -> bool:
+        return self.gate
 
 
 class Delta(Update):
@@ -297,6 +309,8 @@ class Recurrence(Mixer):
     def check(self, report: Report) -> None:
         at = self.origin.of
         takes_step = isinstance(self.update, Additive) and self.update.step
+        if takes_step and self.update.gated:
+            report("MX302", at("update"), "an additive update has a step or a gate, not both")
         if takes_step and not isinstance(self.decay, Scalar):
             report("MX302", at("update"), "additive(step=true) takes its step from the decay",
                    help="set decay=scalar, or leave step out")
@@ -338,7 +352,7 @@ class Recurrence(Mixer):
         if self.keys == "linear":
             maps.append((width, keys))
         maps += self.decay.maps(width, self.decay_heads(), key_dim)
-        if isinstance(self.update, Delta):
+        if self.update.gated:
             maps.append((width, value_heads))
         if isinstance(self.output, GatedRMSNorm):
             rank = self.output.rank
@@ -363,33 +377,23 @@ class Recurrence(Mixer):
         total += value_heads if self.skip else 0
         return total + (0 if isinstance(self.output, PlainOutput) else value_dim)
 
-    def forward_flops(self, width: int, work: Workload) -> int:
-        """Projections, maps, convolution and the chunked form, as the eager backend runs them."""
-        tokens = work.batch * work.length
-        maps = 2 if self.keys == "linear" else 1
-        total = linear_flops(work, *self.projections(width))
-        total += 2 * tokens * self.conv * self.conv_channels()
-        total += 2 * tokens * maps * self.features.weights(self.heads, self.shape()[2])
-        return total + self._chunked_flops(work)
+    def parts(self, width: int, work: Workload) -> list[Part]:
+        from .recurrence_parts import parts
 
-    def _chunked_flops(self, work: Workload) -> int:
-        """Of chunks of CHUNK tokens, the last one padded. A chunk's scores are full squares; with
-        a decay per channel they are built from halves, which skips what is above the diagonal."""
-        heads, value_heads, key_dim, value_dim = self.shape()
-        key, value = self.features.width(key_dim), value_dim + (self.normalizer == "sum")
-        chunk = min(CHUNK, 1 << (work.length - 1).bit_length())
-        tokens = work.batch * -(-work.length // chunk) * chunk
-        scores = key * (chunk - 1 if isinstance(self.decay, Vector) else 2 * chunk)
-        products = chunk * value + 2 * key * value  # with v; into the state and out of it
-        if isinstance(self.update, Delta):
-            scores *= 2  # k k^T too
-            products += chunk * (key + value) + key * value  # the two solved, and W S
-        return tokens * (heads * scores + 2 * value_heads * products)
+        return list(parts(self, width, work))
 
-    def cache_bytes(self, width: int, work: Workload) -> int:
+    def step_parts(self, width: int, work: Workload) -> list[Part]:
+        from .recurrence_parts import step_parts
+
+        return list(step_parts(self, width, work))
+
+    def cache_bytes(self, width: int, work: Workload) -> Count:
         """A float32 state per head, its normalizer, and the convolution's last inputs."""
-        _, value_heads, key_dim, value_dim = self.shape()
-        key = self.features.width(key_dim)
-        state = value_heads * key * (value_dim + (self.normalizer == "sum")) * 4
         tail = max(0, self.conv - 1) * self.conv_channels() * work.bytes_per_element
-        return work.batch * (state + tail)
+        return work.batch * (self.state_bytes() + tail)
+
+    def state_bytes(self) -> int:
+        """Of one sequence."""
+        _, value_heads, key_dim, value_dim = self.shape()
+        columns = value_dim + (self.normalizer == "sum")
+        return 4 * value_heads * self.features.width(key_dim) * columns

@@ -14,6 +14,7 @@ from ..syntax import ast
 from . import registry
 from .arguments import match
 from .construct import Construction
+from .equations.rules import Rules
 from .expect import ANYTHING, Expect, of_name
 from .report import listed
 from .values import (
@@ -40,6 +41,7 @@ class Calls:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
         self._construction = Construction(evaluator)
+        self._rules = Rules(evaluator, self._construction)
         self._recursive: set[Closure] = set()
 
     # ------------------------------------------------------------------------------- dispatch
@@ -54,7 +56,7 @@ class Calls:
             case BlockValue():
                 return self._block(callee, expr, env)
             case RecurrenceRule():
-                return self.evaluator.refuse_rule(callee, expr.function.span)
+                return self._rules.call(callee, expr, env)
             case Term() if isinstance(callee, Op | c.Combination | c.Tied | c.NoTerm):
                 return self._apply(callee, expr, env)
         return self.evaluator.fail(
@@ -153,7 +155,7 @@ class Calls:
         order = [parameter.name.id for parameter in callee.parameters]
         report = self.evaluator.report
         places = match(report, f"`{callee.name}`", order, expr.arguments)
-        given = {name: self._given(callee.parameters[order.index(name)], argument, env)
+        given = {name: self.given(callee.parameters[order.index(name)], argument, env)
                  for name, argument in places if name is not None}
         missing = self.fill(local, callee.parameters, given)
         refused = len(given) < len(places)
@@ -165,7 +167,7 @@ class Calls:
             raise Failed
         return local
 
-    def _given(self, parameter: ast.Parameter, argument: ast.Argument, env: Env) -> Thunk:
+    def given(self, parameter: ast.Parameter, argument: ast.Argument, env: Env) -> Thunk:
         return Thunk(argument.value, env, argument=True, annotation=annotation(parameter),
                      range=parameter.range, span=argument.span)
 
@@ -193,7 +195,7 @@ class Calls:
         places = match(self.evaluator.report, what, [*further], expr.arguments)
         if any(name is None for name, _ in places):
             raise Failed
-        given = {name: self._given(further[name], argument, env) for name, argument in places
+        given = {name: self.given(further[name], argument, env) for name, argument in places
                  if name is not None}
         return callee.replace(given={**callee.given, **given})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 TERM_COST = 3
 """What making a term costs, in steps of evaluation."""
+
+NO_DEFAULTS: Mapping[str, Any] = MappingProxyType({})
 
 T = TypeVar("T", bound=Term)
 Given = ast.Argument | list[ast.Argument]
@@ -45,12 +48,14 @@ class Construction:
 
     def of(
         self, word: str, term: type[Term], expr: ast.Call, env: Env,
-        given: tuple[ast.Argument, ...],
+        given: tuple[ast.Argument, ...], defaults: Mapping[str, Any] = NO_DEFAULTS,
     ) -> Term:
-        """A term from its arguments, all of them looked at even where some are wrong."""
+        """A term from its arguments, all of them looked at even where some are wrong.
+
+        defaults: of fields that have others here than by themselves."""
         self.evaluator.spend(TERM_COST, expr.span)
         fields = fields_of(term)
-        values: dict[str, Any] = registry.preset(word, term)
+        values: dict[str, Any] = {**defaults, **registry.preset(word, term)}
         spans: dict[str, Span] = {}
         failed = refused = False
         for name, argument in self._places(word, term, fields, given):
@@ -70,7 +75,7 @@ class Construction:
         made = validated(term, values, origin, self.evaluator.report, f" of `{word}`")
         if made is None or failed or refused:
             raise Failed
-        self._check(made)
+        self.check(made)
         return made
 
     def _places(
@@ -125,7 +130,7 @@ class Construction:
             self.evaluator.report("MX303", expr.span, f"`{word}` needs {needs}", help=help)
         return bool(missing)
 
-    def _check(self, made: Term) -> None:
+    def check(self, made: Term) -> None:
         """A term that breaks a rule goes no further, so that all others may rely on the rules."""
         broken = False
 

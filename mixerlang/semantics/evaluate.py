@@ -177,8 +177,6 @@ class Evaluator:
         made = None if expect.optional and expr.id == "none" else self.constructors(expr.id, expect)
         if bound is not None:
             value = self.force(bound, expect, expr.span)
-            if isinstance(value, RecurrenceRule):
-                self.refuse_rule(value, expr.span)
             if made is None or self.fits(value, expect):
                 return value
         if made is not None:
@@ -190,11 +188,6 @@ class Evaluator:
         if expr.id in registry.words():
             return expr.id
         return self.unknown(expr, env, expect)
-
-    def refuse_rule(self, rule: RecurrenceRule, span: Span) -> None:
-        self.fail("MX502", span,
-                  f"the recurrence rule `{rule.definition.name.id}` is not implemented yet",
-                  help="write it as a point of recurrence(...), where it is one")
 
     def constructors(self, name: str, expect: Expect) -> Constructors | None:
         """What a provided name alone means where a term of some kind is expected."""
@@ -307,7 +300,7 @@ class Evaluator:
         if isinstance(value, int | Fraction | str) and not isinstance(value, bool):
             found += f" ({value})"
         help = None
-        if isinstance(value, Closure):
+        if isinstance(value, Closure | RecurrenceRule):
             help = f"call it: {value.name}(...)"
         elif isinstance(value, str):
             help = did_you_mean(value, expect.words)

@@ -195,7 +195,7 @@ def define(
             origin = Origin(statement.name.span, label=name)
             return BlockValue(definition=statement, env=env, origin=origin)
         case ast.RecurrenceDef():
-            return RecurrenceRule(statement)
+            return RecurrenceRule(statement, env)
         case ast.Let(parameters=None) | ast.MixerDef(parameters=None):
             return Thunk(statement.value, env, label=name, span=statement.name.span)
         case ast.Let() | ast.MixerDef():

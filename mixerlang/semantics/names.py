@@ -16,8 +16,10 @@ from ..source import Span
 from ..syntax import ast
 from . import registry
 from .call import annotation
+from .equations import rules as equations
 from .expect import fields_of
 from .modules import Module, check_name
+from .report import Reporter
 from .values import BLOCK_PARTS, Env
 
 STREAMS = frozenset({"x", "x0", "norm"})
@@ -42,6 +44,9 @@ class Names:
                 self._function(statement.parameters or (), statement.value, self.base)
             case ast.BlockDef():
                 self._block(statement)
+            case ast.RecurrenceDef():
+                self._parameters(statement.parameters or (), self.base)
+                equations.check(statement, Reporter(self.diagnostics), self.env)
             case ast.Model():
                 self._model(statement)
             case _:

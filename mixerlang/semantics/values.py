@@ -131,9 +131,14 @@ class Constructors:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RecurrenceRule:
-    """A user-written recurrence, refused where it is used."""
+    """A recurrence of the spec's own equations: `recurrence f { ... }`, made a mixer by a call."""
 
     definition: ast.RecurrenceDef
+    env: Env
+
+    @property
+    def name(self) -> str:
+        return self.definition.name.id
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -157,10 +162,8 @@ def kind_of(value: Any) -> str:
         return WORD
     if isinstance(value, tuple):
         return LIST
-    if isinstance(value, Closure | Constructors):
+    if isinstance(value, Closure | Constructors | RecurrenceRule):
         return "function"
-    if isinstance(value, RecurrenceRule):
-        return "mixer"
     if isinstance(value, Tied):
         return kind_of(value.value)
     kind: str = value.kind

@@ -181,12 +181,24 @@ class State(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Operand(Node):
+    """`gate c` or `decay w[value]` of a recurrence rule: what a token brings beside q, k and v.
+
+    `kind` is one of key, value, gate, decay, weight; without axes it is one number per head.
+    """
+
+    kind: str
+    name: Name
+    axes: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RecurrenceDef(Node):
     """`recurrence name(parameters) { lines }`; parameters may be absent."""
 
     name: Name
     parameters: tuple[Parameter, ...] | None
-    body: tuple[State | Assign, ...]
+    body: tuple[State | Operand | Assign, ...]
 
 
 @dataclass(frozen=True, slots=True)

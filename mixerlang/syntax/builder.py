@@ -26,6 +26,7 @@ ESCAPES = {'"': '"', "\\": "\\", "n": "\n", "t": "\t"}
 LITERAL = re.compile(r"([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 
 T = TypeVar("T")
+Rule = ast.State | ast.Operand | ast.Assign
 
 
 class Builder:
@@ -76,7 +77,7 @@ class Builder:
         span: Span,
         name: Token,
         parameters: tuple[ast.Parameter, ...] | None,
-        body: tuple[ast.State | ast.Assign, ...],
+        body: tuple[Rule, ...],
     ) -> ast.RecurrenceDef:
         return ast.RecurrenceDef(span, self._name(name), parameters, body)
 
@@ -86,9 +87,7 @@ class Builder:
     def lines(self, span: Span, *lines: ast.Assign | None) -> tuple[ast.Assign, ...]:
         return _whole(lines)
 
-    def rules(
-        self, span: Span, *rules: ast.State | ast.Assign | None
-    ) -> tuple[ast.State | ast.Assign, ...]:
+    def rules(self, span: Span, *rules: Rule | None) -> tuple[Rule, ...]:
         return _whole(rules)
 
     def items(self, span: Span, *items: ast.ModelItem | None) -> tuple[ast.ModelItem, ...]:
@@ -99,6 +98,10 @@ class Builder:
 
     def state(self, span: Span, name: Token, *axes: Token) -> ast.State:
         return ast.State(span, self._name(name), tuple(map(self._name, axes)))
+
+    def operand(self, span: Span, kind: Token, name: Token, *axes: Token | None) -> ast.Operand:
+        names = tuple(self._name(axis) for axis in axes if axis is not None)
+        return ast.Operand(span, kind.text, self._name(name), names)
 
     def param(self, span: Span, parameter: ast.Parameter) -> ast.Param:
         return ast.Param(span, parameter)

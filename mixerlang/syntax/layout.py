@@ -18,8 +18,10 @@ SOFT = {
     "recurrence": "_RECURRENCE",
     "state": "_STATE",
 }
+OPERANDS = frozenset({"key", "value", "gate", "decay", "weight"})
+"""What a recurrence may declare; words of the language in front of a name alone."""
 TOP_LEVEL = frozenset({"IMPORT", "MODEL", "_MIXER", "_BLOCK", "_RECURRENCE"})
-HEADS = TOP_LEVEL | {"LET", "PARAM", "_STATE"}
+HEADS = TOP_LEVEL | {"LET", "PARAM", "_STATE", "OPERAND"}
 
 PAIRS = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 OPENERS = frozenset(PAIRS.values())
@@ -74,9 +76,16 @@ def _words(tokens: list[Token]) -> list[Token]:
     end = tokens[-1].end if tokens else 0
     words.append(Token(EOF, "", end, skipped))
     for i, word in enumerate(words):
-        if word.text in SOFT and _opens_line(words, i) and _is_word(words[i + 1]):
-            words[i] = word._replace(kind=SOFT[word.text])
+        if word.kind == "NAME" and _opens_line(words, i):
+            words[i] = word._replace(kind=_kind(word, words[i + 1]))
     return words
+
+
+def _kind(word: Token, following: Token) -> str:
+    """Of a name at the head of a line: a word of the language, or the name it is."""
+    if word.text in OPERANDS and following.kind == "NAME":
+        return "OPERAND"
+    return SOFT[word.text] if word.text in SOFT and _is_word(following) else word.kind
 
 
 def _opens_line(words: list[Token], i: int) -> bool:

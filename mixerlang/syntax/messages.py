@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..diagnostics import Diagnostics, Note
 from ..diagnostics.suggest import did_you_mean
 from ..source import Source, Span
-from .layout import ASSIGNS, HEADS, OPERATORS, SOFT, heads_statement
+from .layout import ASSIGNS, HEADS, OPERANDS, OPERATORS, SOFT, heads_statement
 from .table import END, EOF, load
 from .tokens import Token, quote
 
@@ -37,6 +37,7 @@ WHERE = {
 BELONGS = {
     "PARAM": "it belongs inside a model",
     "_STATE": "it belongs inside a recurrence",
+    "OPERAND": "it belongs inside a recurrence",
     "LET": "it belongs at the top level or inside a model",
     "NAME": "a field belongs inside a model; a definition starts with `let`",
 }
@@ -167,4 +168,4 @@ def _foreign(mistake: Mistake) -> str | None:
     head = mistake.word if mistake.heads else mistake.before
     if head is None or head.kind != "NAME" or mistake.word.kind not in {"NAME", "STRING"}:
         return None
-    return did_you_mean(head.text, ["import", "let", "model", "param", *SOFT])
+    return did_you_mean(head.text, ["import", "let", "model", "param", *SOFT, *OPERANDS])

@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from counting import forward_flops, graph_of, step_flops, training_flops
 
 from mixerlang.analysis import BACKENDS, analyze
-from mixerlang.ir.graph import Graph
 from mixerlang.nn import backend
-from mixerlang.pipeline import build_graph
 from mixerlang.primitives.attention import Attention
 from mixerlang.runtime.load import load
 
@@ -54,12 +50,6 @@ KEEPS = [
 BYTES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def graph_of(path: Path) -> Graph:
-    graph, diagnostics = build_graph(path)
-    assert graph is not None, [item.message for item in diagnostics]
-    return graph
-
-
 @pytest.fixture(autouse=True, scope="module")
 def folder_of_generated_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
@@ -74,32 +64,19 @@ def assert_same_caches(path: Path, lengths: tuple[int, ...]) -> None:
         for name, dtype in BYTES.items():
             with backend.forced(way):
                 cache = model.new_cache(3, max_length=length, dtype=dtype)
-            said = analyze(graph, 3, length, name, way).total.cache_bytes
+            said = analyze(graph, 3, length, name, way).total["cache_bytes"]
             assert said == cache.nbytes, (way, length, name)
-
-
-def solved(a: tuple[int, ...], b: tuple[int, ...], *_: object, **__: object) -> int:
-    """torch counts a triangular system as nothing; here as the product that it undoes."""
-    return 2 * torch.Size(a).numel() * b[-1]
-
-
-def counted_flops(model: nn.Module, batch: int, length: int) -> int:
-    """Forward FLOPs as torch counts them while the model runs."""
-    counter = FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten.linalg_solve_triangular: solved}
-    )
-    tokens = torch.zeros(batch, length, dtype=torch.int64)
-    with sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
-        model.eval()(tokens)
-    return counter.get_total_flops()
 
 
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
 def test_flops_of_the_tiny_models(path: Path) -> None:
     graph, model = graph_of(path), load(path)
-    for batch, length in ((2, 128), (1, 77)):
-        said = analyze(graph, batch, length).total.flops_forward_dense
-        assert said == counted_flops(model, batch, length)
+    for batch, length in ((2, 20), (1, 90)):  # within windows and budgets, and beyond
+        total = analyze(graph, batch, length).total
+        assert total["flops.forward.dense"] == forward_flops(model, batch, length)
+        assert total["flops.step.dense"] == step_flops(model, batch, length)
+        passes = total["flops.training.dense"], total["flops.backward.dense"]
+        assert passes == training_flops(model, batch, length)
 
 
 PAIRS = {
@@ -123,8 +100,8 @@ def test_flops_through_the_kernels(name: str) -> None:
     pairs = PAIRS[name](length) - length * length
     left_out = sum(2 * batch * op.heads * pairs * 2 * op.shape()[2] for op in attentions)
     with backend.forced("kernels"):
-        counted = counted_flops(model, batch, length)
-    assert counted == counted_flops(model, batch, length) + left_out
+        counted = forward_flops(model, batch, length)
+    assert counted == forward_flops(model, batch, length) + left_out
 
 
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
@@ -141,8 +118,8 @@ def test_costs_of_every_keep(keep: str, tmp_path: Path) -> None:
     graph, model = graph_of(path), load(path)
     assert graph.parameters() == model.num_parameters()
     for batch, length in ((2, 48), (1, 53), (1, 5)):
-        said = analyze(graph, batch, length).total.flops_forward_dense
-        assert said == counted_flops(model, batch, length)
+        said = analyze(graph, batch, length).total["flops.forward.dense"]
+        assert said == forward_flops(model, batch, length)
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mixerlang.analysis import analyze, table
-from mixerlang.analysis.table import binary, si
+from mixerlang.analysis import METRICS, analyze, as_json, formula_lines, table
+from mixerlang.analysis.units import binary, length_of, seconds, si, size_of
 from mixerlang.ir.graph import Graph
 from mixerlang.pipeline import build_graph
 
@@ -48,14 +49,33 @@ def test_parameters_of_the_paper(size: str, name: str) -> None:
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_json_adds_up(path: Path) -> None:
     graph = graph_of(path)
-    data = analyze(graph, batch=2, length=300).as_json()
+    data = as_json(analyze(graph, batch=2, length=300))
     parts = [*data["layers"], *data["outside"].values()]
-    assert data["parameters"] == sum(part["parameters"] for part in parts) == graph.parameters()
-    assert data["cache_bytes"] == sum(part["cache_bytes"] for part in parts) > 0
-    flops = [part["flops"]["forward"]["dense"] for part in parts]
-    assert data["flops"]["forward"]["dense"] == sum(flops) > 0
+    for key in METRICS:
+        assert of(data, key) == sum(of(part, key) for part in parts) > 0, key
+    assert data["parameters"] == graph.parameters()
     assert [layer["index"] for layer in data["layers"]] == list(range(len(graph.layers)))
     assert data["weight_bytes"] == 4 * data["parameters"]
+
+
+def of(data: dict[str, Any], key: str) -> int:
+    """The number at "flops.forward.dense"."""
+    for name in key.split("."):
+        data = data[name]
+    assert isinstance(data, int)
+    return data
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_expressions_are_the_numbers(path: Path) -> None:
+    for batch, length in ((1, 1), (3, 700), (1, 5000)):
+        data = as_json(analyze(graph_of(path), batch, length, backend="kernels"))
+        names = {"B": batch, "T": length, "L": length}
+        for key, found in data["expressions"]["total"].items():
+            assert eval(found["expression"], dict(names)) == of(data, key)
+            [own] = [each for each in found["regimes"]
+                     if each["from"] <= length <= (each["to"] or length)]
+            assert eval(own["expression"], dict(names)) == of(data, key)
 
 
 def test_json_of_a_layer(tmp_path: Path) -> None:
@@ -68,22 +88,29 @@ model tiny {
   ]
 }
 """)
-    data = analyze(graph, batch=3).as_json()
+    data = as_json(analyze(graph, batch=3))
     head = {"schema": 1, "model": "tiny", "params": {"h": 2}, "batch": 3, "length": 16,
             "dtype": "bfloat16"}
     assert {key: data[key] for key in head} == head
     tokens, linear = 3 * 16, 4 * 8 * 8 + 2 * 8 * 16
     scores = 2 * tokens * 16 * 8 * 2  # q . k and weights . v of every pair
     positions = 8 * 16 * 3
-    assert data["layers"] == [{
+    dense = 2 * tokens * linear + scores
+    useful = dense - 2 * 3 * (16 * 15 // 2) * 8 * 2
+    passes = {name: data["layers"][0]["flops"][name] for name in ("forward", "backward")}
+    assert passes == {
+        name: {"useful": useful * times, "executed": dense * times, "dense": dense * times}
+        for name, times in (("forward", 1), ("backward", 2))
+    }
+    assert data["layers"][0].items() >= {
         "index": 0,
         "label": "attention",
         "mixer": "attention",
         "parameters": linear + 2 * 8,
-        "flops": {"forward": {"dense": 2 * tokens * linear + scores}},
         "cache_bytes": 2 * tokens * 2 * 8 + positions,
+        "cache_bound_bytes": 2 * tokens * 2 * 8,
         "line": 5,
-    }]
+    }.items()
     assert list(data["outside"]) == ["embedding", "final_norm", "head"]
     assert data["outside"]["head"]["flops"]["forward"]["dense"] == 2 * tokens * 8 * 10
 
@@ -94,7 +121,7 @@ def test_shared_weights_count_once(tmp_path: Path) -> None:
     four = analyze(graph_of_text(tmp_path, text.format("[tied(layer(attention(heads=2)))] * 4")))
     assert four.total.parameters == once.total.parameters
     assert [layer.cost.parameters > 0 for layer in four.layers] == [True, False, False, False]
-    assert four.total.cache_bytes == 4 * once.total.cache_bytes
+    assert four.total["cache_bytes"] == 4 * once.total.number("cache_bytes")
     assert four.outside["head"].parameters == 0
 
 
@@ -107,9 +134,10 @@ def test_mixers_of_a_layer_are_listed(tmp_path: Path) -> None:
 def test_bounded_caches_stop_growing() -> None:
     lalte = graph_of(PAPER / "lalte_400m.mix")
     full = graph_of(PAPER / "full_400m.mix")
-    sizes = [analyze(lalte, length=length).total.cache_bytes for length in (4096, 1 << 20)]
+    costs = [analyze(lalte, length=length).total for length in (4096, 1 << 20)]
+    sizes = [cost.number("cache_bytes") for cost in costs]
     assert sizes[0] == sizes[1]
-    assert analyze(full, length=8192).total.cache_bytes > sizes[0]
+    assert analyze(full, length=8192).total.number("cache_bytes") > sizes[0]
 
 
 @pytest.mark.parametrize(
@@ -125,15 +153,16 @@ def test_absurd_questions_are_refused(options: dict[str, object], message: str) 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_table_fits(path: Path) -> None:
-    lines = table(analyze(graph_of(path), batch=1024, length=1 << 24)).splitlines()
+    lines = table(analyze(graph_of(path), batch=1024, length=1 << 24), "useful").splitlines()
     assert max(map(len, lines)) <= 100
 
 
 def test_table_has_a_row_per_kind_of_layer() -> None:
     lines = table(analyze(graph_of(PAPER / "lalte_400m.mix"))).splitlines()
     assert lines[0] == "lalte_400m with w=768, b=512"
-    rows = {line.split()[0]: line.split() for line in lines[5:] if "─" not in line}
-    assert list(rows) == ["gdn", "lte", "embedding", "final_norm", "head", "total"]
+    rows = {line.split()[0]: line.split() for line in lines[5:] if line and "─" not in line}
+    assert list(rows) == ["gdn", "lte", "embedding", "final_norm", "head", "total", "FLOPs",
+                          "useful", "executed", "dense"]
     assert rows["gdn"][1:4] == ["recurrence", "0,2,...,22", f"{12 * 13_924_496:,}"]
     assert rows["total"][1] == "360,246,144"
 
@@ -158,3 +187,30 @@ def test_powers_of_two() -> None:
 def test_no_number_of_the_table_is_cut() -> None:
     lines = table(analyze(graph_of(PAPER / "lalte_1400m.mix"), 10**9, 10**12)).splitlines()
     assert not any("…" in line for line in lines)
+
+
+def test_times() -> None:
+    assert [seconds(x) for x in (2.5, 0.0123, 4.56e-5, 7e-9)] == [
+        "2.50 s", "12.3 ms", "45.6 µs", "7.00 ns",
+    ]
+
+
+def test_sizes_and_lengths() -> None:
+    assert [size_of(text) for text in ("80GiB", "24 GB", "1.5k", "7")] == [
+        80 * 2**30, 24 * 10**9, 1500, 7,
+    ]
+    assert [length_of(text) for text in ("4096", "4k", "1M")] == [4096, 4096, 1 << 20]
+
+
+@pytest.mark.parametrize("text", ["", "-4", "4 parsecs", "1e9", "0", "9" * 30, "١٢", "nan"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    for read in (size_of, length_of):
+        with pytest.raises(ValueError, match=r"is no number|is not between"):
+            read(text)
+
+
+def test_formulas_tell_ranges_and_order() -> None:
+    text = formula_lines(analyze(graph_of(PAPER / "lalte_400m.mix")), "useful")
+    assert "lte (1,3,...,23, line 12)" in text
+    assert "T ≤ 1,280: O(B·T²)" in text and "T ≥ 1,281: O(B·T)" in text
+    assert "0 FLOPs" not in text

@@ -18,6 +18,7 @@ HEAVY = {"torch", "triton"}
 
 ORDER = {
     "source": 0,
+    "algebra": 0,
     "version": 0,
     "diagnostics": 1,
     "errors": 2,

@@ -9,12 +9,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixerlang.nn import convolution, decay, features, ffn, pointwise, position, recurrence
+from mixerlang.nn import (
+    convolution,
+    decay,
+    features,
+    ffn,
+    operands,
+    pointwise,
+    position,
+    recurrence,
+    scan,
+)
 from mixerlang.nn.mixer import Cache, Context, Mixer
 from mixerlang.nn.sequences import Sequences
 from mixerlang.primitives.base import Op, Term
 
-ROOMS = (convolution, decay, features, ffn, pointwise, position, recurrence)
+ROOMS = (convolution, decay, features, ffn, operands, pointwise, position, recurrence, scan)
 
 
 def class_of(term: Term) -> type:
@@ -26,7 +36,8 @@ def class_of(term: Term) -> type:
 def value_of(value: Any) -> Any:
     """An argument of a term as its layer takes it."""
     if isinstance(value, Term):
-        arguments = {k: value_of(v) for k, v in value.arguments().items()}
+        arguments = {k: value_of(v) for k, v in value.arguments().items()
+                     if k not in value.spec_only}  # fmt: skip
         return class_of(value)(**arguments)
     return tuple(map(value_of, value)) if isinstance(value, tuple) else value
 

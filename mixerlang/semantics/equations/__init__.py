@@ -1,0 +1,2 @@
+"""Recurrences of a spec's own equations: checked, compared with the space of recurrence(...), and
+lowered to a point of it, or to a scan."""
