@@ -21,7 +21,6 @@ import argparse
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,13 +102,19 @@ class Inputs:
         return torch.where(self.uniform < 0.125, 1.0, -1.0)
 
 
-def score(inputs: Inputs, leaves: list[Tensor], dropout: float) -> Tensor:
-    """The CNN on k, v and its parameters, which are its weights, then its biases."""
+def score(inputs: Inputs, leaves: list[Tensor], dropout: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The CNN on k, v and its parameters, which are its weights, then its biases; k and v for
+    attention."""
     (k, v), rest = leaves[:2], leaves[2:]
     weights, biases = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-    return scorer_op.logits(
-        k, v, weights, biases,
-        dilations=inputs.dilations, dropout=dropout, seed=inputs.seed if dropout else None,
+    return scorer_op.logits_and_inputs(
+        k,
+        v,
+        weights,
+        biases,
+        dilations=inputs.dilations,
+        dropout=dropout,
+        seed=inputs.seed if dropout else None,
     )
 
 
@@ -119,8 +124,8 @@ def ours(inputs: Inputs, workload: str) -> Pair:
     budget = None if workload == "sparse" else BUDGET
 
     def layer(leaves: list[Tensor], dropout: float) -> Tensor:
-        q, k, v = leaves[:3]
-        z = score(inputs, leaves[1:], dropout)
+        q = leaves[0]
+        z, k, v = score(inputs, leaves[1:], dropout)
         spans = eviction_op.intervals(chosen, window=WINDOW, budget=budget, sinks=SINKS)
         straight_through = z if dropout else None
         return attention_op.attention(
@@ -233,7 +238,7 @@ def prepare(unit: Unit) -> None:
     budget = None if unit.workload == "sparse" else BUDGET
     if unit.part == "scorer":
         leaves = [inputs.k, inputs.v, *inputs.weights, *inputs.biases]
-        for call in both(partial(score, inputs), leaves, inputs.uniform):
+        for call in both(lambda *given: score(inputs, *given)[0], leaves, inputs.uniform):
             call()
     elif unit.part == "intervals":
         eviction_op.intervals(z, window=WINDOW, budget=budget, sinks=SINKS)

@@ -50,6 +50,21 @@ def define(
     return packet.default
 
 
+def compose(name: str, schema: str, implementation: Callable[..., Any]) -> Any:
+    """The op namespace::name made of other ops, which torch looks into wherever it takes ops apart;
+    it may give back its arguments, if the schema says so: "(Tensor(a) x) -> (Tensor, Tensor(a))".
+
+    For gradients that an op of its own cannot have: those of what is read elsewhere as well.
+    """
+    namespace, _, short = name.partition("::")
+    _libraries.pop(name, None)
+    library: Any = torch.library.Library(namespace, "FRAGMENT")  # type: ignore[no-untyped-call]
+    _libraries[name] = library
+    library.define(f"{short}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(short, implementation, "CompositeImplicitAutograd")
+    return getattr(getattr(torch.ops, namespace), short).default
+
+
 def _differentiated(op: Any, setup: Any, backward: Any) -> Callable[..., Any]:
     """What runs where gradients are recorded: `op` itself, and its gradient if one is wanted."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..attention.intervals import NEVER, SEGMENT, Intervals
 from ..loader import namespace
 from . import reference
@@ -67,14 +68,17 @@ def _check(
         raise ValueError(f"packed sequences lie in one batch row, not in {z.shape[0]}")
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.is_floating_point():
         raise ValueError("cu_seqlens is (N + 1,) integers")
+    if cu_seqlens.device != z.device:
+        raise ValueError(
+            f"cu_seqlens lies on {cu_seqlens.device}, z on {z.device}: move it, once for all layers"
+        )
     if cu_seqlens.device.type == "cpu" and not torch.compiler.is_compiling():
         edges = cu_seqlens.tolist()
         if edges[0] != 0 or edges[-1] != z.shape[-1] or edges != sorted(edges):
             raise ValueError(f"cu_seqlens must rise from 0 to {z.shape[-1]}, not {edges[:8]}")
 
 
-@torch.library.custom_op(f"{NAMESPACE}::eviction_intervals", mutates_args=())
-def _intervals(
+def _forward(
     z: Tensor,
     cu_seqlens: Tensor | None,
     window: int,
@@ -95,8 +99,7 @@ def _intervals(
     return death, kept, counts, snapshots, alive
 
 
-@_intervals.register_fake
-def _(
+def _fake(
     z: Tensor,
     cu_seqlens: Tensor | None,
     window: int,
@@ -116,3 +119,12 @@ def _(
     if budget is None:
         return death, kept, counts, integers(0), integers(0)
     return death, kept, counts, integers(*lead, segments, budget), integers(*lead, segments)
+
+
+_intervals = ops.define(
+    f"{NAMESPACE}::eviction_intervals",
+    "(Tensor z, Tensor? cu_seqlens, int window, int? budget, int sinks, float floor) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _forward,
+    _fake,
+)

@@ -41,6 +41,7 @@ def forward(
 
 def backward(
     dz: Tensor,
+    others: tuple[Tensor | None, Tensor | None],
     k: Tensor,
     v: Tensor,
     packed: Packed,
@@ -49,8 +50,8 @@ def backward(
     dropped: int,
     seed: Tensor | None,
     cu_seqlens: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The gradients of k and v, (B, T, G, D + E), and the flat one of weights and biases."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of k and v, with the others added, and the flat one of weights and biases."""
     precise = torch.promote_types(k.dtype, torch.float32)
     x = torch.cat([k, v], dim=-1).transpose(1, 2).to(precise)
     start, end = reference.bounds(x.shape[2], cu_seqlens, x.device)
@@ -70,8 +71,13 @@ def backward(
             dx += torch.einsum("bgto,goc->bgtc", there, w[..., tap])
         weights.insert(0, torch.stack(dw, -1))
         d = drop(dx, layer.index, dropped, seed)
-    dkv = d.transpose(1, 2).to(k.dtype).contiguous()
-    return dkv, flatten(weights, biases)
+    d = d.transpose(1, 2)
+    parts = d[..., : k.shape[-1]], d[..., k.shape[-1] :]
+    dk, dv = (
+        (part if other is None else part + other).to(k.dtype).contiguous()
+        for part, other in zip(parts, others, strict=True)
+    )
+    return dk, dv, flatten(weights, biases)
 
 
 def rows(

@@ -150,13 +150,28 @@ def turns(tiles: int, heads: int, resident: int) -> int:
     return min(tiles, max(1, resident // heads) * heads)
 
 
+Others = tuple[Tensor | None, Tensor | None]
+"""Gradients that k and v have from elsewhere: (B, T, G, D) and (B, T, G, E)."""
+
+
 def backward(
-    dz: Tensor, k: Tensor, v: Tensor, packed: Packed, saved: list[Tensor], call: Call
-) -> tuple[Tensor, Tensor]:
-    """The gradients of k and v, (B, T, G, D + E), and the flat one of weights and biases."""
+    dz: Tensor,
+    others: Others,
+    k: Tensor,
+    v: Tensor,
+    packed: Packed,
+    saved: list[Tensor],
+    call: Call,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of k and v, with the others added, and the flat one of weights and biases."""
     k, v, dz = adjacent(k), adjacent(v), dz.contiguous()
     dkv, grads = backward_inputs(dz, k, packed, saved, call)
-    return dkv, backward_weights(dz, k, v, saved, grads, call)
+    parts = dkv[..., : k.shape[-1]], dkv[..., k.shape[-1] :]
+    dk, dv = (
+        part.contiguous() if other is None else part + other
+        for part, other in zip(parts, others, strict=True)
+    )
+    return dk, dv, backward_weights(dz, k, v, saved, grads, call)
 
 
 def backward_inputs(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import NamedTuple
 
 MAX_LAYERS = 8
@@ -125,6 +126,12 @@ class Network:
     def lookahead(self) -> int:
         """Future tokens that a logit reads; as many past ones."""
         return sum(layer.reach for layer in self.layers)
+
+    @property
+    def phases(self) -> int:
+        """Tokens in the longest stride that every convolution's taps lie on: a power of two."""
+        common = gcd(*(layer.dilation for layer in self.layers if layer.taps > 1)) or 1
+        return common & -common
 
     @property
     def halo(self) -> int:

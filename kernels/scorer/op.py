@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from .. import ops
 from ..loader import namespace
 from . import dense
 from .network import Network
@@ -26,7 +26,12 @@ NAMESPACE = namespace(__name__)
 SERVED = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def logits(
+def logits(k: Tensor, v: Tensor, *rest: Any, **options: Any) -> Tensor:
+    """z of `logits_and_inputs`."""
+    return logits_and_inputs(k, v, *rest, **options)[0]
+
+
+def logits_and_inputs(
     k: Tensor,
     v: Tensor,
     weights: Sequence[Tensor],
@@ -36,19 +41,23 @@ def logits(
     dropout: float = 0.0,
     seed: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
-) -> Tensor:
-    """(B, G, T) float32, from k (B, T, G, D) and v (B, T, G, E); gradients to all but seed.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """z (B, G, T) float32, from k (B, T, G, D) and v (B, T, G, E); gradients to all but seed.
+
+    Then k and v again, for whoever else reads them: what gradients come back that way, the
+    scorer's backward pass adds to its own while it writes them, which saves a pass for each sum.
 
     dropout: the probability, to 1 / 65,536, with which each input of a convolution is dropped, by
     the int64 `seed` (one element, on k's device): the same seed drops the same inputs.
     """
     dropped = round(dropout * DROPOUT_STEPS)
     _check(k, v, dropped, seed, cu_seqlens)
-    tensors = [k, v, *weights, *biases]
-    save = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    rest = (seed if dropped else None, cu_seqlens, list(dilations), dropped, save)
-    z: Tensor = _scorer(k, v, list(weights), list(biases), *rest)[0]
-    return z
+    rest = (seed if dropped else None, cu_seqlens, list(dilations), dropped)
+    tensors = (k, v, *weights, *biases)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        found: tuple[Tensor, Tensor, Tensor] = _shared(k, v, list(weights), list(biases), *rest)
+        return found
+    return _scorer(k, v, list(weights), list(biases), *rest, False)[0], k, v
 
 
 def rows(
@@ -107,8 +116,14 @@ def _check(
         raise ValueError(f"dropout is a probability below 1, not {dropped / DROPOUT_STEPS}")
     if dropped and (seed is None or seed.dtype != torch.int64 or seed.numel() != 1):
         raise ValueError("dropout takes a seed: an int64 tensor of one element")
-    if cu_seqlens is not None and k.shape[0] != 1:
+    if cu_seqlens is None:
+        return
+    if k.shape[0] != 1:
         raise ValueError(f"packed sequences lie in one batch row, not in {k.shape[0]}")
+    if cu_seqlens.device != k.device:
+        raise ValueError(
+            f"cu_seqlens lies on {cu_seqlens.device}, k on {k.device}: move it, once for all layers"
+        )
 
 
 def _network(k: Tensor, v: Tensor, weights: list[Tensor], dilations: list[int]) -> Network:
@@ -156,6 +171,8 @@ def _fake_forward(k: Tensor, v: Tensor, weights: list[Tensor], *rest: Any) -> An
 
 def _backward(
     dz: Tensor,
+    dk: Tensor | None,
+    dv: Tensor | None,
     saved: list[Tensor],
     k: Tensor,
     v: Tensor,
@@ -164,64 +181,30 @@ def _backward(
     cu_seqlens: Tensor | None,
     dilations: list[int],
     dropped: int,
-) -> tuple[Tensor, Tensor]:
-    """The gradients of k and v, (B, T, G, D + E), and the flat one of weights and biases."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of k and v, with dk and dv added, and the flat one of weights and biases."""
     network = _network(k, v, weights, dilations)
-    packed, sums = Packed(*saved[:2]), saved[2:]
+    packed, sums, others = Packed(*saved[:2]), saved[2:], (dk, dv)
     if not _served(k):
-        return dense.backward(dz, k, v, packed, network, sums, dropped, seed, cu_seqlens)
+        return dense.backward(dz, others, k, v, packed, network, sums, dropped, seed, cu_seqlens)
     from . import launch
 
     call = launch.Call.of(network, k.shape[1], dropped, seed, cu_seqlens)
-    return launch.backward(dz, k, v, packed, sums, call)
+    return launch.backward(dz, others, k, v, packed, sums, call)
 
 
 def _fake_backward(
-    dz: Tensor, saved: list[Tensor], k: Tensor, v: Tensor, weights: list[Tensor], *rest: Any
-) -> tuple[Tensor, Tensor]:
-    dkv = k.new_empty(*k.shape[:3], k.shape[3] + v.shape[3])
-    return dkv, dz.new_empty(_network(k, v, weights, rest[2]).places[-1])
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
-    k, v, weights, biases, seed, cu_seqlens, *ctx.rest = inputs
-    ctx.layers, ctx.dtypes = len(weights), [x.dtype for x in (*weights, *biases)]
-    ctx.save_for_backward(*output[1], k, v, *weights, seed, cu_seqlens)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx: Any, dz: Tensor | None, _: Any) -> tuple[Any, ...]:
-    n, nothing = ctx.layers, (None,) * (2 + len(ctx.rest))
-    if dz is None:
-        return None, None, [None] * n, [None] * n, *nothing
-    *tensors, seed, cu_seqlens = ctx.saved_tensors
-    weights = tensors[-n:]
-    *saved, k, v = tensors[:-n]
-    dilations, dropped, _ = ctx.rest
-    dkv, flat = _scorer_backward(dz, saved, k, v, weights, seed, cu_seqlens, dilations, dropped)
-    dk, dv = dkv[..., : k.shape[3]], dkv[..., k.shape[3] :]
-    views = unflatten(flat, _network(k, v, weights, dilations))
-    grads = [x.to(dtype) for x, dtype in zip(views, ctx.dtypes, strict=True)]
-    return dk, dv, grads[:n], grads[n:], *nothing
-
-
-_INPUTS = "Tensor k, Tensor v, Tensor[] weights"
-_REST = "Tensor? seed, Tensor? cu_seqlens, int[] dilations, int dropped"
-_scorer = torch.library.custom_op(
-    f"{NAMESPACE}::scorer",
-    _forward,
-    mutates_args=(),
-    schema=f"({_INPUTS}, Tensor[] biases, {_REST}, bool save) -> (Tensor, Tensor[])",
-)
-_scorer.register_fake(_fake_forward)
-_scorer.register_autograd(_differentiate, setup_context=_setup)
-_scorer_backward = torch.library.custom_op(
-    f"{NAMESPACE}::scorer_backward",
-    _backward,
-    mutates_args=(),
-    schema=f"(Tensor dz, Tensor[] saved, {_INPUTS}, {_REST}) -> (Tensor, Tensor)",
-)
-_scorer_backward.register_fake(_fake_backward)
+    dz: Tensor,
+    dk: Tensor | None,
+    dv: Tensor | None,
+    saved: list[Tensor],
+    k: Tensor,
+    v: Tensor,
+    weights: list[Tensor],
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    numbers = _network(k, v, weights, rest[2]).places[-1]
+    return k.new_empty(k.shape), v.new_empty(v.shape), dz.new_empty(numbers)
 
 
 # ----------------------------------------------------------------------------------------- cost
@@ -233,22 +216,90 @@ def _products(k: tuple[int, ...], weights: list[tuple[int, ...]]) -> int:
     return 2 * k[0] * k[1] * numbers
 
 
-@register_flop_formula(getattr(torch.ops, NAMESPACE).scorer)
 def _forward_flops(
     k: tuple[int, ...], v: tuple[int, ...], weights: list[tuple[int, ...]], *_: Any, **__: Any
 ) -> int:
     return _products(k, weights)
 
 
-@register_flop_formula(getattr(torch.ops, NAMESPACE).scorer_backward)
-def _backward_flops(
-    dz: tuple[int, ...],
-    saved: list[tuple[int, ...]],
-    k: tuple[int, ...],
-    v: tuple[int, ...],
-    weights: list[tuple[int, ...]],
-    *_: Any,
-    **__: Any,
-) -> int:
+def _backward_flops(*shapes: Any, **_: Any) -> int:
     """As much for the inputs' gradients as for the weights'."""
+    k, _v, weights = shapes[4:7]
     return 2 * _products(k, weights)
+
+
+# --------------------------------------------------------------------------------- registration
+
+_INPUTS = "Tensor k, Tensor v, Tensor[] weights"
+_REST = "Tensor? seed, Tensor? cu_seqlens, int[] dilations, int dropped"
+_scorer = ops.define(
+    f"{NAMESPACE}::scorer",
+    f"({_INPUTS}, Tensor[] biases, {_REST}, bool save) -> (Tensor, Tensor[])",
+    _forward,
+    _fake_forward,
+    flops=_forward_flops,
+)
+_scorer_backward = ops.define(
+    f"{NAMESPACE}::scorer_backward",
+    f"(Tensor dz, Tensor? dk, Tensor? dv, Tensor[] saved, {_INPUTS}, {_REST}) "
+    "-> (Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
+    flops=_backward_flops,
+)
+
+
+class _Shared(torch.autograd.Function):
+    """z, and k and v handed through, so that their other gradients come back here."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        k: Tensor,
+        v: Tensor,
+        seed: Tensor | None,
+        cu_seqlens: Tensor | None,
+        dilations: list[int],
+        dropped: int,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(parameters) // 2
+        weights, biases = list(parameters[:n]), list(parameters[n:])
+        rest = (seed, cu_seqlens, dilations, dropped)
+        z, saved = _scorer(k, v, weights, biases, *rest, True)
+        ctx.rest, ctx.dtypes = (dilations, dropped), [x.dtype for x in parameters]
+        ctx.save_for_backward(*saved, k, v, *weights, seed, cu_seqlens)
+        ctx.set_materialize_grads(False)
+        return z, k, v
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, dz: Tensor | None, dk: Tensor | None, dv: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * 4
+        if dz is None:
+            return dk, dv, *nothing, *(None for _ in ctx.dtypes)
+        n = len(ctx.dtypes) // 2
+        *tensors, seed, cu_seqlens = ctx.saved_tensors
+        *saved, k, v = tensors[:-n]
+        weights = tensors[-n:]
+        rest = (seed, cu_seqlens, *ctx.rest)
+        dk, dv, flat = _scorer_backward(dz, dk, dv, saved, k, v, weights, *rest)
+        views = unflatten(flat, _network(k, v, weights, ctx.rest[0]))
+        grads = (x.to(dtype) for x, dtype in zip(views, ctx.dtypes, strict=True))
+        return dk, dv, *nothing, *grads
+
+
+def _share(
+    k: Tensor, v: Tensor, weights: list[Tensor], biases: list[Tensor], *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    found: tuple[Tensor, Tensor, Tensor] = _Shared.apply(k, v, *rest, *weights, *biases)
+    return found
+
+
+_shared = ops.compose(
+    f"{NAMESPACE}::scorer_shared",
+    "(Tensor(a) k, Tensor(b) v, Tensor[] weights, Tensor[] biases, "
+    f"{_REST}) -> (Tensor, Tensor(a), Tensor(b))",
+    _share,
+)

@@ -42,6 +42,11 @@ def render(name: str, network: Network) -> str:
         "pre": ", ".join(f"pre{layer.index}_ptr" for layer in layers),
         "grads": ", ".join(f"d{layer.index}_ptr" for layer in layers),
         "input_width": min(128, padded(layers[0].inputs)),
+        "padded": padded,
+        "inputs": [whole(network, layer) for layer in layers],
+        "reaches": [layer.reach // network.phases for layer in layers],
+        "befores": [sum(y.reach for y in layers[: x.index + 1]) // network.phases for x in layers],
+        "afters": [sum(y.reach for y in layers[x.index :]) // network.phases for x in layers],
         "places": network.places,
         "cuts": network.cuts,
         "key_blocks": -(-network.key_dim // network.cuts[0].inputs),
@@ -78,6 +83,18 @@ def groups(network: Network, layer: Layer) -> list[list[Block]]:
                 found.append([])
             found[-1].append(Block(source, channels, first, start, width))
     return found
+
+
+def whole(network: Network, layer: Layer) -> list[Block]:
+    """A layer's inputs where they pass from layer to layer without a way through memory."""
+    if layer.index > 0:
+        return [Block("x", layer.inputs, 0, 0, padded(layer.inputs))]
+    parts = (("k", network.key_dim, 0), ("v", network.value_dim, network.key_dim))
+    return [
+        Block(source, channels, first, start, block(channels))
+        for source, channels, first in parts
+        for start in range(0, channels, block(channels))
+    ]
 
 
 def place(network: Network, index: int) -> str:

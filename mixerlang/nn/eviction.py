@@ -7,6 +7,8 @@ Policies that follow the attention itself are simulated query by query.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -156,13 +158,8 @@ class LearnedBranch(IntervalBranch):
     def uncapped(self, call: Call | Chunk) -> bool:
         return self.training and not self.learned.capped and not call.cached
 
-    def logits(self, call: Call) -> Tensor:
-        assert call.raw_k is not None
-        dropout = self.training and not call.cached
-        return self.scorer.logits(call.raw_k, call.v, call.cu_seqlens, dropout=dropout)
-
     def fused(self, call: Call) -> Fused:
-        z = self.logits(call)
+        z, call = self._scored(call)
         if call.context.aux is not None and not call.cached:
             sequences = call.sequences
             last = sequences.counts[:, None] - self.learned.scorer.lookahead
@@ -170,6 +167,17 @@ class LearnedBranch(IntervalBranch):
             _report(call.context, call.rows(z), index < last)
         learns = self.training and not call.cached
         return self.over(call, z, _score(z) if learns else None)
+
+    def _scored(self, call: Call) -> tuple[Tensor, Call]:
+        """The logits, and the call with keys and values that bring their gradients to the scorer's
+        backward pass, which adds them up."""
+        assert call.raw_k is not None
+        dropout = self.training and not call.cached
+        z, raw_k, v = self.scorer.logits_and_inputs(
+            call.raw_k, call.v, call.cu_seqlens, dropout=dropout
+        )
+        k = raw_k if call.k is call.raw_k else call.k
+        return z, replace(call, k=k, v=v, raw_k=raw_k)
 
     def scored(
         self, chunk: Chunk, keys: Tokens, scores: Tensor, state: State

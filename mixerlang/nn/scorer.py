@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,19 +67,20 @@ class CnnScorer(nn.Module):
         layers = [*self.convs, self.proj]
         return [layer.weight for layer in layers], [layer.bias for layer in layers]
 
-    def logits(
-        self, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, *, dropout: bool = False
-    ) -> Tensor:
+    def logits(self, k: Tensor, v: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """(B, G, T), float32 at least, of k (B, T, G, D) and v (B, T, G, E), packed or not."""
+        return self.logits_and_inputs(k, v, cu_seqlens)[0]
+
+    def logits_and_inputs(
+        self, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, *, dropout: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits, then k and v for what else reads them: see kernels/scorer/op.py."""
         p = self.cnn.dropout if dropout else 0.0
         # Drawn on the device: the same again where a checkpointed forward pass runs again.
         seed = torch.randint(2**62, (), device=k.device) if p else None
-        weights, biases = self.parameters_in_order
-        dilations = self.cnn.dilations
-        z: Tensor = op.logits(
-            k, v, weights, biases, dilations=dilations, dropout=p, seed=seed, cu_seqlens=cu_seqlens
-        )
-        return z
+        options: dict[str, Any] = {"dilations": self.cnn.dilations, "dropout": p, "seed": seed}
+        weights = self.parameters_in_order
+        return op.logits_and_inputs(k, v, *weights, **options, cu_seqlens=cu_seqlens)
 
     def packed(self, dtype: torch.dtype) -> Scorer:
         """For steps: the weights as kernels read them, made anew when one has changed. Those of

@@ -150,6 +150,30 @@ def test_rings_give_the_same_bits(network: Network, dtype: torch.dtype) -> None:
             assert torch.equal(z, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("network", [PAPER, NETWORKS[3], NETWORKS[5]])
+def test_other_gradients_of_k_and_v(network: Network, dtype: torch.dtype) -> None:
+    """They come in any layout, and are added before the sum is rounded."""
+    inputs = make(network, 300, 2, dtype, "cuda")
+    dz = torch.randn(2, network.heads, 300, device="cuda")
+    others = [
+        torch.randn(2, network.heads, 300, x.shape[-1] + 3, device="cuda") for x in inputs[:2]
+    ]
+    others = [x.to(dtype).transpose(1, 2)[..., 3:] for x in others]
+    _, dk, dv, *_ = oracle(inputs, network, dz)
+
+    def run(which: tuple[int, ...]) -> list[Tensor]:
+        found = op.logits_and_inputs(*inputs, dilations=network.dilations)
+        read = [found[0], *(found[1 + i] for i in which)]
+        return list(torch.autograd.grad(read, inputs[:2], [dz, *(others[i] for i in which)]))
+
+    for which in ((), (0,), (1,), (0, 1)):
+        for i, (found, alone) in enumerate(zip(run(which), (dk, dv), strict=True)):
+            expected = alone + others[i].double() if i in which else alone
+            assert relative(found, expected) < TOLERANCE[dtype]
+            assert found.is_contiguous()
+
+
 def test_a_graph_draws_anew_from_its_seed() -> None:
     """The seed is read when the kernels run, not when they are captured."""
     inputs = make(PAPER, 300, 1, torch.bfloat16, "cuda")
@@ -193,4 +217,4 @@ def test_opcheck() -> None:
     inputs = make(PAPER, 40, 2, torch.bfloat16, "cuda")
     seed = torch.tensor([3], device="cuda")
     torch.use_deterministic_algorithms(False)
-    torch.library.opcheck(op._scorer, (*inputs, seed, None, [2, 2, 2], 6554, True))
+    torch.library.opcheck(op._shared, (*inputs, seed, None, [2, 2, 2], 6554))

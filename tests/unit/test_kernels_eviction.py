@@ -102,3 +102,13 @@ def test_refuses(shape: tuple[int, ...], rule: dict[str, object], message: str) 
         rule = rule | {"cu_seqlens": torch.tensor(edges)}
     with pytest.raises(ValueError, match=message):
         intervals(torch.zeros(shape), **rule)  # type: ignore[arg-type]
+
+
+def test_refuses_packing_on_another_device() -> None:
+    with pytest.raises(ValueError, match="cu_seqlens lies on meta, z on cpu: move it"):
+        intervals(
+            torch.zeros(1, 1, 4),
+            window=1,
+            budget=1,
+            cu_seqlens=torch.zeros(2, device="meta", dtype=torch.int32),
+        )

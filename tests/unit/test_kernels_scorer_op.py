@@ -142,16 +142,53 @@ def test_rings(begin: list[int]) -> None:
         op.rows(*rings, z, packed, network, begin=torch.tensor(begin), count=13)
 
 
+@pytest.mark.parametrize("read", [(), ("k",), ("v",), ("k", "v", "v")])
+def test_other_gradients_of_k_and_v_come_along(read: tuple[str, ...]) -> None:
+    """Those of what reads k and v as they are handed on, once, twice or not at all."""
+    inputs = make(SMALL, 20, 2, torch.float64)
+    seed = torch.tensor([SEED])
+
+    def run(k: Tensor, v: Tensor, *rest: Tensor, shared: bool = True) -> Tensor:
+        n = len(rest) // 2
+        options = {"dilations": SMALL.dilations, "dropout": 0.1, "seed": seed}
+        found = op.logits_and_inputs(k, v, rest[:n], rest[n:], **options)
+        given = {"k": found[1] if shared else k, "v": found[2] if shared else v}
+        return found[0].sin().sum() + sum((given[name] ** 3).sum() for name in read)
+
+    expected = torch.autograd.grad(run(*inputs.leaves, shared=False), inputs.leaves)
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for way in (run, compiled):
+        found = torch.autograd.grad(way(*inputs.leaves), inputs.leaves)
+        torch.testing.assert_close(found, expected)
+
+
+def test_k_and_v_are_handed_on_where_no_logit_is_read() -> None:
+    inputs = make(SMALL, 9)
+    _, k, v = op.logits_and_inputs(*inputs, dilations=SMALL.dilations)
+    dk, dv, dw = torch.autograd.grad(
+        (2 * k).sum() + v.sum(), [inputs.k, inputs.v, inputs.weights[0]], allow_unused=True
+    )
+    assert dk.eq(2).all() and dv.eq(1).all() and dw is None
+
+
 def test_opcheck() -> None:
     inputs = make(SMALL, 7, 2)
-    rest = (torch.tensor([5]), None, list(SMALL.dilations), 6554, True)
-    k, v, weights, biases = inputs
-    torch.library.opcheck(op._scorer, (k, v, weights, biases, *rest))
-    packed = torch.tensor([0, 3, 7])
-    k, v = (x.detach()[:1, :, :, ::2][..., :2].requires_grad_() for x in (k, v))
+    rest = (torch.tensor([5]), None, list(SMALL.dilations), 6554)
+    torch.library.opcheck(op._shared, (*inputs, *rest))
+    k, v, *parameters = (x.detach() for x in inputs.leaves)
+    weights, biases = parameters[:4], parameters[4:]
+    torch.library.opcheck(op._scorer, (k, v, weights, biases, *rest, True))
+    z, saved = op._scorer(k, v, weights, biases, *rest, True)
+    for others in ((None, None), (torch.randn_like(k), None)):
+        grads = (torch.randn_like(z), *others)
+        torch.library.opcheck(op._scorer_backward, (*grads, saved, k, v, weights, *rest))
+
+
+def test_opcheck_packed_with_strides() -> None:
     few = make(Network(2, 2, 2, (6, 3, 2)), 7)
-    rest = (None, packed, list(SMALL.dilations), 0, True)
-    torch.library.opcheck(op._scorer, (k, v, few.weights, few.biases, *rest))
+    k, v = (torch.randn(1, 7, 2, 4)[..., ::2].requires_grad_() for _ in range(2))
+    rest = (None, torch.tensor([0, 3, 7]), list(SMALL.dilations), 0)
+    torch.library.opcheck(op._shared, (k, v, few.weights, few.biases, *rest))
 
 
 def test_saves_nothing_for_evaluation() -> None:
@@ -187,6 +224,12 @@ def test_refuses(changes: dict[str, object], message: str) -> None:
     arguments = {"dilations": SMALL.dilations} | changes
     with pytest.raises(ValueError, match=message):
         op.logits(*make(SMALL, 9, 2), **arguments)  # type: ignore[arg-type]
+
+
+def test_refuses_packing_on_another_device() -> None:
+    edges = torch.zeros(2, device="meta", dtype=torch.int32)
+    with pytest.raises(ValueError, match="cu_seqlens lies on meta, k on cpu: move it"):
+        op.logits(*make(SMALL, 9), dilations=SMALL.dilations, cu_seqlens=edges)
 
 
 def test_names_tell_networks_apart() -> None:
