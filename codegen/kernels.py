@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ..ir.graph import Graph
 from ..primitives import keep as k
 from ..primitives.attention import Attention, leaves, scorer_shapes
+from ..primitives.base import Op
 from ..primitives.norm import Alibi
+from ..primitives.recurrence import Recurrence
 from .expression import WIDTH
 from .naming import enumerate_numbers, one_line, place_of
 from .serve import Softmax, softmaxes
@@ -54,16 +56,15 @@ def _sources(graph: Graph) -> dict[Source, str]:
     """Every rendered kernel, with what it is for: `lte (lalte.mix:12), layers 1, 3`."""
     users: dict[tuple[str, str | None], list[int]] = {}
     found: dict[Source, list[tuple[str, str | None]]] = {}
-    of_op: dict[Attention, list[Source]] = {}
+    of_op: dict[Op, list[Source]] = {}
     for layer in graph.layers:
         user = (layer.label, place_of(layer.span))
         users.setdefault(user, []).append(layer.index)
         for op in dict.fromkeys(graph[id].op for id in layer.nodes):
-            if isinstance(op, Attention):
-                if op not in of_op:
-                    of_op[op] = list(sources(op))
-                for source in of_op[op]:
-                    found.setdefault(source, []).append(user)
+            if op not in of_op:
+                of_op[op] = list(sources(op))
+            for source in of_op[op]:
+                found.setdefault(source, []).append(user)
     return {
         source: "; ".join(_spelled(*user, users[user]) for user in dict.fromkeys(own))
         for source, own in found.items()
@@ -82,8 +83,17 @@ def _spelled(label: str, place: str | None, indices: list[int]) -> str:
     return f"{label}{where}, layer{'s' * (len(indices) > 1)} {enumerate_numbers(indices)}"
 
 
-def sources(attention: Attention) -> Iterator[Source]:
+def sources(op: Op) -> Iterator[Source]:
     """What a bound layer launches that is rendered."""
+    from . import recurrences
+
+    if isinstance(op, Attention):
+        yield from _of_attention(op)
+    elif isinstance(op, Recurrence):
+        yield from recurrences.sources(op)
+
+
+def _of_attention(attention: Attention) -> Iterator[Source]:
     from ..kernels.attention import render as of_attention
     from ..kernels.attention.tiles import table
     from ..kernels.scorer import render as of_scorer
@@ -96,8 +106,8 @@ def sources(attention: Attention) -> Iterator[Source]:
                 yield Source("attention", variant.stem(name), text, notes)
         network = scorer(softmax)
         if network is not None:
-            for name in of_scorer.PASSES:
-                yield Source("scorer", network.stem(name), of_scorer.render(name, network))
+            for stem, text in of_scorer.sources(network).items():
+                yield Source("scorer", stem, text)
 
 
 def scorer(softmax: Softmax) -> Network | None:
@@ -130,13 +140,14 @@ def _cnn(softmax: Softmax) -> k.Cnn | None:
 def variants(softmax: Softmax) -> Iterator[Variant]:
     """The specialisations of the attention kernels that a softmax may call for: whole and packed
     sequences, in training and afterwards."""
-    for variant in dict.fromkeys([*_variants(softmax, True), *_variants(softmax, False)]):
+    for variant in dict.fromkeys([*variants_of(softmax, True), *variants_of(softmax, False)]):
         if not _sdpa_serves(variant):
             yield variant
         yield replace(variant, packed=True)
 
 
-def _variants(softmax: Softmax, training: bool) -> Iterator[Variant]:
+def variants_of(softmax: Softmax, training: bool) -> Iterator[Variant]:
+    """Those of whole sequences, in training or afterwards; none in plain PyTorch."""
     route = softmax.route(training)
     if route.reach is None:
         return

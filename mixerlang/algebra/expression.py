@@ -266,9 +266,26 @@ def at(count: Count, values: Mapping[str, Count]) -> Count:
 
 def number(count: Count, **values: int) -> int:
     """The integer that an expression is for values of all its symbols."""
-    found = at(count, values)
-    assert isinstance(found, int), f"{found} has symbols left"
-    return found
+    return value(count, values)
+
+
+def value(count: Count, values: Mapping[str, int]) -> int:
+    """The same, for values by name."""
+    return count if isinstance(count, int) else _whole(_evaluated(count, values))
+
+
+def _evaluated(expr: Expr, values: Mapping[str, int]) -> Rational:
+    total: Rational = 0
+    for monomial, c in expr.terms.items():
+        term = c
+        for atom, power in monomial:
+            if isinstance(atom, Symbol):
+                term *= values[atom.name] ** power
+            else:
+                arguments = [_evaluated(argument, values) for argument in atom.arguments]
+                term *= _applied(atom.function, arguments) ** power
+        total += term
+    return total
 
 
 def _at(expr: Expr, values: Mapping[str, Count]) -> Expr:

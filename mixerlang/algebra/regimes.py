@@ -1,15 +1,18 @@
 """Where an expression changes its form as a length grows, and what it is in between.
 
-`min` and `max` are decided once and for all inside a regime: their arguments cross at most once as
-the length grows, as those of costs do (a length against a window, a count against a budget).
+`min` and `max` are decided once and for all inside a regime where their arguments cross at most
+once as the length grows (a length against a window, a count against a budget). Where that cannot be
+told from their form they stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from .expression import Call, Count, Expr, Symbol, atom_at, at, constant, rebuilt, symbols
+from .direction import direction
+from .expression import Call, Count, Expr, Symbol, at, constant, rebuilt, symbols, value
 from .spelling import PRETTY
 
 FAR = 2**48
@@ -63,8 +66,8 @@ def simplified(
         return count
     ends = [{**others, name: first}, {**others, name: FAR if last is None else last}]
     found = _simplified(count, ends)
-    value = found.value
-    return found if value is None or value.denominator != 1 else int(value)
+    known = found.value
+    return found if known is None or known.denominator != 1 else int(known)
 
 
 def _simplified(expr: Expr, ends: list[dict[str, int]]) -> Expr:
@@ -83,11 +86,13 @@ def _decided(atom: Symbol | Call, ends: list[dict[str, int]]) -> Expr:
     if isinstance(atom, Symbol):
         return Expr({((atom, 1),): 1})
     arguments = [_simplified(argument, ends) for argument in atom.arguments]
-    if symbols(Expr({((atom, 1),): 1})) <= _moving(ends):  # rises with the length, or stays
-        first, last = (atom_at(atom, end) for end in ends)
+    name = _moving(ends)
+    itself = Expr({((atom, 1),): 1})
+    if symbols(itself) <= {name} and direction(itself, name) is not None:
+        first, last = (value(itself, end) for end in ends)
         if first == last:
-            return first
-    if atom.function in ("min", "max"):
+            return constant(first)
+    if atom.function in ("min", "max") and direction(arguments[0] - arguments[1], name) is not None:
         left, right = arguments
         signs = [_sign(left - right, end) for end in ends]
         if atom.function == "max":
@@ -99,20 +104,25 @@ def _decided(atom: Symbol | Call, ends: list[dict[str, int]]) -> Expr:
     return rebuilt(atom, arguments)
 
 
-def _moving(ends: list[dict[str, int]]) -> set[str]:
-    """The symbol whose values the ends are."""
-    first, last = ends
-    return {name for name in first if first[name] != last[name]}
+def _moving(ends: list[dict[str, int]]) -> str:
+    """The symbol whose values the ends are; the last, where a regime is a single length."""
+    return list(ends[0])[-1]
 
 
 def _edges(count: Expr, name: str, others: Mapping[str, int], low: int) -> Iterator[int]:
     """Lengths where a choice turns out otherwise for the first time."""
     for call in _calls(count):
-        if call.function in ("min", "max"):
-            left, right = call.arguments
-            edge = turn(lambda length, d=left - right: _sign(d, {**others, name: length}), low)  # type: ignore[misc]
+        if call.function not in ("min", "max"):
+            continue
+        difference = call.arguments[0] - call.arguments[1]
+        if direction(difference, name) is not None:
+            edge = turn(partial(_sign_at, difference, others, name), low)
             if edge is not None:
                 yield edge
+
+
+def _sign_at(difference: Expr, others: Mapping[str, int], name: str, length: int) -> int:
+    return _sign(difference, {**others, name: length})
 
 
 def _calls(expr: Expr) -> Iterator[Call]:
@@ -142,9 +152,8 @@ def turn(sign: Callable[[int], int], low: int, high: int = FAR) -> int | None:
 
 
 def _sign(difference: Expr, values: Mapping[str, int]) -> int:
-    value = at(difference, values)
-    assert isinstance(value, int), f"{value} has symbols left"
-    return (value > 0) - (value < 0)
+    found = value(difference, values)
+    return (found > 0) - (found < 0)
 
 
 # -------------------------------------------------------------------------------------------- order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .expression import Count, at
+from .expression import Count, value
 from .regimes import FAR, regimes, turn
 
 STEP = 1.25
@@ -16,11 +16,13 @@ def crossings(
     low: int = 1, high: int = FAR,
 ) -> list[int]:  # fmt: skip
     """Lengths from which on the other one is larger: a - b has another sign than before."""
+    if a == b:
+        return []
     given = dict(given or {})
 
     def sign(length: int) -> int:
         values = {**given, name: length}
-        difference = _value(a, values) - _value(b, values)
+        difference = value(a, values) - value(b, values)
         return (difference > 0) - (difference < 0)
 
     edges = {r.first for count in (a, b) for r in regimes(count, name, given, low)}
@@ -52,20 +54,14 @@ def longest(
     where every length is, low - 1 where none is."""
     given = dict(given or {})
     for regime in reversed(regimes(count, name, given, low)):
-        if _value(count, {**given, name: regime.first}) > most:
+        if value(count, {**given, name: regime.first}) > most:
             continue
         last = FAR if regime.last is None else regime.last
         first_beyond = turn(
-            lambda length: -1 if _value(count, {**given, name: length}) <= most else 1,
+            lambda length: -1 if value(count, {**given, name: length}) <= most else 1,
             regime.first, last,
         )  # fmt: skip
         if first_beyond is not None:
             return first_beyond - 1
         return regime.last
     return low - 1
-
-
-def _value(count: Count, values: Mapping[str, int]) -> int:
-    value = at(count, values)
-    assert isinstance(value, int), f"{value} has symbols left"
-    return value

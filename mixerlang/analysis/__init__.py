@@ -1,9 +1,33 @@
 """What models cost, from the graph alone: no torch, no accelerator."""
 
 from .data import as_json
+from .fits import fitting, fitting_line
 from .metrics import COUNTS, METRICS, PASSES, Cost
 from .report import BACKENDS, BYTES, SCHEMA, Analysis, LayerCost, analyze
-from .table import formula_lines, table
+from .roofline import Latency, latency_on
+from .table import formula_lines, markup, table
+from .times import time_lines
+from .units import size_of
 
-__all__ = ["BACKENDS", "BYTES", "COUNTS", "METRICS", "PASSES", "SCHEMA", "Analysis", "Cost",
-           "LayerCost", "analyze", "as_json", "formula_lines", "table"]
+__all__ = [
+    "BACKENDS",
+    "BYTES",
+    "COUNTS",
+    "METRICS",
+    "PASSES",
+    "SCHEMA",
+    "Analysis",
+    "Cost",
+    "Latency",
+    "LayerCost",
+    "analyze",
+    "as_json",
+    "fitting",
+    "fitting_line",
+    "formula_lines",
+    "latency_on",
+    "markup",
+    "size_of",
+    "table",
+    "time_lines",
+]

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from . import formulas
+from .fits import fitting
 from .kinds import Kind, kinds, outside
 from .metrics import nested
 from .report import SCHEMA, Analysis
+from .roofline import Latency
 
 
-def as_json(analysis: Analysis) -> dict[str, Any]:
+def as_json(
+    analysis: Analysis, latency: Latency | None = None, most: int | None = None
+) -> dict[str, Any]:
     """Numbers of the model and its layers; `expressions` of the model, of each kind of layer and of
-    what stands outside, in B, T and L (metrics.py)."""
+    what stands outside, in B, T and L (metrics.py). latency: times on a GPU are told too. most:
+    bytes, for the longest context that fits in them."""
     total, memory = analysis.total.as_json(), nested(analysis.memory)
-    return {
+    found = {
         "schema": SCHEMA,
         "model": analysis.model,
         "params": {name: _plain(value) for name, value in analysis.params.items()},
@@ -29,6 +34,11 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
         "outside": {name: cost.as_json() for name, cost in analysis.outside.items()},
         "expressions": _expressions(analysis),
     }
+    if latency is not None:
+        found["latency"] = latency.as_json()
+    if most is not None:
+        found["fits"] = {"bytes": most, "length": fitting(analysis, most)}
+    return found
 
 
 def _expressions(analysis: Analysis) -> dict[str, Any]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from ..algebra import Count, greatest
 from ..ir.graph import Graph
+from ..primitives.part import Workload
 from .metrics import Cost
 
 MOMENTS = 2
 """Numbers per parameter that AdamW keeps, of the parameters' dtype as torch has it."""
 
 
-def memory(
-    graph: Graph, layers: list[Cost], total: Cost, batch: Count, length: Count, element: int
-) -> dict[str, Count]:
+def memory(graph: Graph, layers: list[Cost], total: Cost, work: Workload) -> dict[str, Count]:
     """By key of the JSON object.
 
     Training: weights, gradients, AdamW's moments, what is kept for backward, and the logits with
-    their loss: as they are and their gradient, both again in float32 for the softmax. Checkpointed:
+    their gradient, in plain PyTorch both again in float32 for the softmax. Checkpointed:
     of each layer its input is kept, and one layer at a time runs again. Prefill and decode: weights
     and cache, the residual stream, and the logits of a token per sequence.
     """
-    weights, tokens = element * total.parameters, batch * length
+    element, tokens = work.bytes_per_element, work.tokens
+    weights = element * total.parameters
     stream = element * tokens * graph.fields.dim
     kept = total["activation_bytes"]
     in_layers = Cost.sum(layers)["activation_bytes"]
@@ -29,8 +29,8 @@ def memory(
         widest = greatest(widest, own)
     checkpointed = kept - in_layers + len(layers) * stream + widest
     state = (2 + MOMENTS) * weights
-    logits = 2 * (element + 4) * graph.fields.vocab
-    serving = weights + total["cache_bytes"] + batch * logits
+    logits = 2 * (element + (0 if work.kernels else 4)) * graph.fields.vocab
+    serving = weights + total["cache_bytes"] + work.batch * logits
     return {
         "activation_bytes_checkpointed": checkpointed,
         "peak_bytes.training": state + kept + logits * tokens,

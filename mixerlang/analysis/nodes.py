@@ -11,34 +11,37 @@ from ..primitives.base import Op
 from ..primitives.part import Part, Workload, elementwise
 from ..primitives.pointwise import Pointwise
 from .executed import executed
-from .metrics import COUNTS, Cost
+from .metrics import METRICS, Cost
 
 
 @dataclass
 class Costs:
     """Costs of the nodes of a graph for a workload: a call's new tokens, and a step after as many
-    in a cache. cached: the workload whose length is that of the cache."""
+    in a cache. cached: the workload whose length is that of the cache. keys: of the metrics that
+    are asked for."""
 
     graph: Graph
     work: Workload
     cached: Workload
+    keys: frozenset[str] = frozenset(METRICS)
     _known: dict[tuple[Op, tuple[int, ...]], Cost] = field(default_factory=dict)
+    _known_parts: dict[tuple[Op, tuple[int, ...], str], list[Part]] = field(default_factory=dict)
     _whole: dict[tuple[int, int, bool], Cost] = field(default_factory=dict)
     _kept: set[str] = field(default_factory=set)
 
     def of(self, node: Node) -> Cost:
         """One object for all nodes that cost the same. A tensor that several nodes keep for
         backward counts for the first."""
-        widths = tuple(_width(source) for source in self.graph.inputs(node.id))
-        key = (node.op, (*widths, node.type.width if widths else 0))
+        widths = node_widths(self.graph, node)
+        key = (node.op, widths)
         if key not in self._known:
-            self._known[key] = self._of_op(node, key[1])
+            self._known[key] = self._of_op(node, widths)
         cost, kept, owns = self._known[key], self._kept_first(node), node.weights == node.id
         whole = (id(cost), kept, owns)
         if whole not in self._whole:
             inputs = self.work.bytes_per_element * self.work.tokens * kept
             cost = cost.replaced("activation_bytes", cost["activation_bytes"] + inputs)
-            parameters = node.op.parameters(widths[0] if widths else 0) if owns else 0
+            parameters = node.op.parameters(widths[0]) if owns else 0
             self._whole[whole] = cost.replaced("parameters", parameters)
         return self._whole[whole]
 
@@ -52,29 +55,53 @@ class Costs:
         return sum(map(_width, new))
 
     def _of_op(self, node: Node, widths: tuple[int, ...]) -> Cost:
-        op, width = node.op, widths[0]
-        if isinstance(op, Tokens):
+        if isinstance(node.op, Tokens):
             return Cost({})
-        training = replace(self.work, training=True)
-        passes = {
-            "forward": _parts(op, widths, self.work),
-            "training": _parts(op, widths, training),
-            "step": _step_parts(op, widths, self.cached),
-        }
-        values: dict[str, Count] = {}
-        for name, parts in passes.items():
-            flops = executed(op, parts, self.work, name)
-            for count, value in zip(COUNTS, flops, strict=True):
-                values[f"flops.{name}.{count}"] = value
-        back = executed(op, passes["training"], self.work, "backward")
-        values |= {f"flops.backward.{count}": x for count, x in zip(COUNTS, back, strict=True)}
-        for name in ("forward", "step"):
-            values[f"bytes.{name}.read"] = _sum(part.read for part in passes[name])
-            values[f"bytes.{name}.written"] = _sum(part.written for part in passes[name])
-        values["activation_bytes"] = _sum(part.saved for part in passes["training"])
-        values["cache_bytes"] = op.cache_bytes(width, self.cached)
-        values["cache_bound_bytes"] = op.bound_bytes(width, self.cached)
+        values = {key: self._value(key, node.op, widths) for key in self.keys - OF_NODES}
         return Cost({key: value for key, value in values.items() if value != 0})
+
+    def _value(self, key: str, op: Op, widths: tuple[int, ...]) -> Count:
+        match key.split("."):
+            case ["flops", name, "executed"]:
+                return _sum(executed(op, self._parts(op, widths, name), self.work, name))
+            case ["flops", name, count]:
+                parts = self._parts(op, widths, name)
+                flops = [part.backward if name == "backward" else part.forward for part in parts]
+                return _sum(getattr(each, count) for each in flops)
+            case ["bytes", name, way]:
+                return _sum(getattr(part, way) for part in self._parts(op, widths, name))
+            case ["activation_bytes"]:
+                return _sum(part.saved for part in self._parts(op, widths, "training"))
+            case ["cache_bytes"]:
+                return op.cache_bytes(widths[0], self.cached)
+            case ["cache_bound_bytes"]:
+                return op.bound_bytes(widths[0], self.cached)
+        raise AssertionError(key)
+
+    def _parts(self, op: Op, widths: tuple[int, ...], name: str) -> list[Part]:
+        """Of a pass: forward, training, backward or step."""
+        key = (op, widths, name)
+        if key not in self._known_parts:
+            self._known_parts[key] = parts_of(op, widths, self.work, self.cached, name)
+        return self._known_parts[key]
+
+
+OF_NODES = frozenset({"parameters"})
+"""What depends on more than the op."""
+
+
+def node_widths(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Channels of its inputs, then of its output; 0 for what reads or gives token ids."""
+    return (*map(_width, graph.inputs(node.id)), _width(node))
+
+
+def parts_of(
+    op: Op, widths: tuple[int, ...], work: Workload, cached: Workload, name: str
+) -> list[Part]:
+    """Of an op with inputs and an output of these widths."""
+    if name == "step":
+        return _step_parts(op, widths, cached)
+    return _parts(op, widths, work if name == "forward" else replace(work, training=True))
 
 
 def _width(node: Node) -> int:

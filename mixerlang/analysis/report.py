@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ from ..primitives import Mixer
 from ..primitives.part import Workload
 from ..source import Span
 from .memory import memory
-from .metrics import Cost
+from .metrics import METRICS, Cost
 from .nodes import Costs
 
 SCHEMA = 1
@@ -83,7 +84,11 @@ class Analysis:
 
     @cached_property
     def formulas(self) -> Breakdown:
-        return self._breakdown(symbol("B"), symbol("T"), symbol("L"))
+        return self.formulas_of(METRICS)
+
+    def formulas_of(self, keys: Iterable[str]) -> Breakdown:
+        """Of some metrics alone."""
+        return self._breakdown(symbol("B"), symbol("T"), symbol("L"), frozenset(keys))
 
     @property
     def layers(self) -> tuple[LayerCost, ...]:
@@ -113,14 +118,18 @@ class Analysis:
 
     def _memory(self, costs: Breakdown, batch: Count, length: Count) -> dict[str, Count]:
         layers = [layer.cost for layer in costs.layers]
-        return memory(self.graph, layers, costs.total, batch, length, BYTES[self.dtype])
+        work = Workload(batch, length, BYTES[self.dtype], self.backend == "kernels")
+        return memory(self.graph, layers, costs.total, work)
 
-    def _breakdown(self, batch: Count, length: Count, cached: Count) -> Breakdown:
+    def _breakdown(
+        self, batch: Count, length: Count, cached: Count, keys: frozenset[str] = frozenset(METRICS)
+    ) -> Breakdown:
         element, kernels = BYTES[self.dtype], self.backend == "kernels"
         costs = Costs(
             self.graph,
             Workload(batch, length, element, kernels),
             Workload(batch, cached, element, kernels),
+            keys,
         )
         return _breakdown(self.graph, costs)
 

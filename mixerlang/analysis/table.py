@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..diagnostics.terminal import clean, width
 from . import formulas
 from .kinds import Kind, kinds, outside
+from .markup import MARKUPS
 from .metrics import COUNTS, PASSES, Cost
 from .report import Analysis
 from .units import binary, si
@@ -30,6 +31,12 @@ def table(analysis: Analysis, count: str = "dense") -> str:
         *_head(analysis, count), "", lines[0], rule, *lines[1:-1], rule, lines[-1], "",
         *_counts(analysis.total),
     ])  # fmt: skip
+
+
+def markup(analysis: Analysis, count: str, language: str) -> str:
+    """The rows as a table of `markdown` or `latex`."""
+    cells = [_cells(kind, count) for kind in rows(analysis)]
+    return MARKUPS[language](HEADINGS, cells, WORDS)
 
 
 def rows(analysis: Analysis) -> list[Kind]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Dtype, Json, Root, Set, Spec
+from .options import Dtype, Json, Root, Set, Spec, asked
 
 
 class Backend(StrEnum):
@@ -21,6 +21,12 @@ class CountName(StrEnum):
     DENSE = "dense"
 
 
+class Style(StrEnum):
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    LATEX = "latex"
+
+
 Batch = Annotated[int, typer.Option(min=1, max=2**40, help="Sequences.")]
 Counted = Annotated[
     CountName,
@@ -30,6 +36,8 @@ Counted = Annotated[
 WhoseCache = Annotated[
     Backend, typer.Option(help="Whose cache: of plain PyTorch, or of the kernels on a GPU.")
 ]
+
+As = Annotated[Style, typer.Option("--as", help="For a terminal, or for a document.")]
 
 
 def analyze(
@@ -46,6 +54,18 @@ def analyze(
     formulas: Annotated[
         bool, typer.Option("--formulas", help="Print expressions in B, T and L, by range, instead.")
     ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", metavar="NAME", show_default=False,
+                     help="Estimate times on it instead: a100, b200, h100, h200, l40s, mi300x or "
+                     "rtx4090."),
+    ] = None,
+    fits: Annotated[
+        str | None,
+        typer.Option("--fits", metavar="BYTES", show_default=False,
+                     help="Tell the longest context whose cache and weights fit: 80GiB, 24GB."),
+    ] = None,
+    style: As = Style.TABLE,
     json: Json = False,
     set: Set = None,
     root: Root = None,
@@ -56,9 +76,17 @@ def analyze(
     from .specs import graph_of
 
     found = analysis.analyze(graph_of(spec, set, root), batch, length, dtype, backend)
+    latency = None if gpu is None else asked(lambda: analysis.latency_on(found, gpu), "--gpu")
+    most = None if fits is None else asked(lambda: analysis.size_of(fits), "--fits")
     if json:
-        print_data(analysis.as_json(found))
+        print_data(analysis.as_json(found, latency, most))
+    elif latency is not None:
+        print(analysis.time_lines(latency))
+    elif most is not None:
+        print(analysis.fitting_line(found, most))
     elif formulas:
         print(analysis.formula_lines(found, count))
-    else:
+    elif style is Style.TABLE:
         print(analysis.table(found, count))
+    else:
+        print(analysis.markup(found, count, style))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, check, compile, explain, fmt, graph, kernels, names, run, train
+from . import analyze, check, compare, compile, explain, fmt, graph, kernels, names, run, train
 from .guard import Commands
 
 
@@ -43,6 +43,8 @@ app.command("list")(names.list_names)
 app.command("show")(names.show)
 app.command("graph")(graph.graph)
 app.command("analyze")(analyze.analyze)
+app.command("compare")(compare.compare)
+app.command("sweep")(compare.sweep)
 app.command("compile")(compile.compile_)
 app.command("kernels")(kernels.kernels)
 app.command("train")(train.train)

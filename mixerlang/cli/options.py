@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -34,6 +35,17 @@ def settings(given: list[str] | None) -> dict[str, str]:
     """The values of --set by name; of two for one name the last."""
     pairs = (text.partition("=") for text in given or [])
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+Value = TypeVar("Value")
+
+
+def asked(read: Callable[[], Value], option: str) -> Value:
+    """What the value of an option means; one that means nothing is a usage error."""
+    try:
+        return read()
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 Spec = Annotated[

@@ -36,6 +36,7 @@ FORMULAS: dict[str, Callable[[Count, Count], Count]] = {
     "ceil": lambda b, t: ceil_div(t, least(64, power_of_two(t))) * b + -(-t // 3),
     "step": lambda b, t: 10 * reached(t, 9) + b,
     "nested": lambda b, t: greatest(b, least(t, least(11, ceil_div(t + 1, 2)) + 3)),
+    "sawtooth": lambda b, t: b * least(2, t - 4 * (t // 4)) + greatest(t // 3, t // 4 - 1),
     "negative": lambda b, t: b - t - 4 * (t // 2) + (-t) // 5,
     "tiles": lambda b, t: ceil_div(3 * t + 8, 4) * 4 + (8 * t + 3) // 4,
 }
