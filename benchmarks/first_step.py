@@ -1,7 +1,8 @@
 """How long a fresh process takes to its first finished training step, torch's import included.
 
 Each model runs twice: with empty kernel caches (our rendered files, Triton's and Inductor's), then
-with what the first run left in them. The step is that of model.py: 0.4B, B 8 x T 4096, bfloat16.
+with what the first run left in them. The step is that of model.py, 0.4B, B 8 x T 4096, bfloat16,
+with the trainer's AdamW: torch's own, less the import of torch.compile.
 
     python benchmarks/first_step.py --output benchmarks/results
 """
@@ -28,13 +29,14 @@ def step(name: str, dry: bool) -> None:
     began = time.perf_counter()
     import harness
     import model
-    import torch
+
+    from mixerlang.training import AdamW
 
     sizes = model.REHEARSAL if dry else model.FULL
     imported = time.perf_counter()
     built = model.ours(name, sizes.layers)
     tokens = model.random_tokens(sizes.batch, sizes.tokens + 1)
-    optimizer = torch.optim.AdamW(built.parameters(), fused=harness.device() == "cuda")
+    optimizer = AdamW(built.parameters(), fused=harness.device() == "cuda")
     harness.synchronize()
     loaded = time.perf_counter()
     model.our_loss(built)(tokens).backward()

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import harness
 import tables
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mixerlang
+from mixerlang.nn.loss import cross_entropy
 
 SPECS = {
     "transformer": harness.ROOT / "specs/paper/transformer_400m.mix",
@@ -106,8 +106,7 @@ def _their_name(name: str) -> str:
 
 def our_loss(model: nn.Module) -> Loss:
     def loss(blocks: Tensor) -> Tensor:
-        logits = model(blocks[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1).float(), blocks[:, 1:].flatten())
+        return cross_entropy(model(blocks[:, :-1]), blocks[:, 1:])
 
     return loss
 

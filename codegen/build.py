@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from ..diagnostics import Diagnostics
 from ..ir.graph import Graph, Node
 from ..primitives.attention import Attention
+from ..primitives.ffn import SwiGLU
 from ..primitives.norm import Alibi, RMSNorm, Rope
 from ..primitives.recurrence import Recurrence
 from ..source import Span
-from . import recurrences
+from . import recurrences, rows
 from .apart import told_apart
 from .kernels import budget, dropout, scorer, variants
 from .serve import Softmax, softmaxes
@@ -109,16 +110,20 @@ def plan(graph: Graph, dtype: str, architecture: str) -> list[Planned]:
     """Every kernel of a model, each once."""
     found: dict[str, Planned] = {}
     for node in graph:
-        for planned in _planned(node, dtype, architecture):
+        jobs = rows.jobs(node.op, graph.width(node), dtype, architecture)
+        few = (Planned(job, architecture, dtype, node.span, {}) for job in jobs)
+        for planned in (*_planned(node, dtype, architecture), *few):
             job = planned.job
             found.setdefault(repr((job.name, job.types, job.constants)), planned)
     plans = list(found.values())
-    jobs = told_apart([each.job for each in plans])
-    return [replace(each, job=job) for each, job in zip(plans, jobs, strict=True)]
+    named = told_apart([each.job for each in plans])
+    return [replace(each, job=job) for each, job in zip(plans, named, strict=True)]
 
 
 def _planned(node: Node, dtype: str, architecture: str) -> Iterator[Planned]:
     """What one node launches."""
+    from ..kernels.swiglu.ahead import jobs as swiglu
+
     op = node.op
     if isinstance(op, Attention):
         span = op.origin.of("head_dim") or node.span
@@ -128,6 +133,9 @@ def _planned(node: Node, dtype: str, architecture: str) -> Iterator[Planned]:
     elif isinstance(op, Recurrence):
         for job in recurrences.jobs(op, dtype, architecture):
             yield Planned(job, architecture, dtype, op.origin.of("key_dim") or node.span, {})
+    elif isinstance(op, SwiGLU):
+        for job in swiglu(dtype):
+            yield Planned(job, architecture, dtype, node.span, {})
 
 
 def _jobs(

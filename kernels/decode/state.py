@@ -17,8 +17,6 @@ State = dict[str, Tensor]
 
 KERNEL_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
-FILL_KERNELS = False
-
 NEVER = 2**31 - 1
 """The death time of a token that stays."""
 
@@ -73,7 +71,7 @@ def fill(
     first token unless given. next: (N,) integers. The last `lookahead` scores need not be final.
     """
     run = fill_plainly
-    if k.is_cuda and state["k"].dtype in KERNEL_DTYPES and FILL_KERNELS:
+    if k.is_cuda and state["k"].dtype in KERNEL_DTYPES:
         from . import fill_launch  # needs triton, which a machine without CUDA may lack
 
         run = fill_launch.fill

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .mixer import Cache
 from .sampling import Sampling
-from .stepping import evaluating, fetched, forget, logits_of, room, stepper
+from .stepping import Step, evaluating, fetched, forget, logits_of, room, stepper
 
 if TYPE_CHECKING:
     from .model import Model
@@ -105,23 +105,27 @@ def _steps(
     with evaluating(model):
         cache = model.new_cache(len(prompts), max_length=room(model, length))
         logits = prefill(model, prompts, cache, chunk)
-    go_on = stepper(model, cache, max_new_tokens - 1)
+    go_on: Step | None = None
     try:
         for left in reversed(range(max_new_tokens)):
             tokens = draw(logits)
             arriving = fetched(tokens)
-            # A GPU goes on while the host looks whether that was the last step.
-            if left and tokens.is_cuda:
+            # A GPU goes on while the host looks whether that was the last step. The first token is
+            # told at once: how to go on from it takes the host a while.
+            ahead = left > 0 and go_on is not None and tokens.is_cuda
+            if go_on is not None and ahead:
                 logits = go_on(tokens)
             step = [t if on else None for t, on in zip(arriving(), running, strict=True)]
             running = [on and token != eos for on, token in zip(running, step, strict=True)]
             yield step
             if not any(running):
                 return
-            if left and not tokens.is_cuda:
+            if left and not ahead:
+                go_on = go_on or stepper(model, cache, max_new_tokens - 1)
                 logits = go_on(tokens)
     finally:
-        go_on.close()
+        if go_on is not None:
+            go_on.close()
 
 
 def prefill(model: Model, prompts: list[Tensor], cache: Cache, chunk: int | None = None) -> Tensor:

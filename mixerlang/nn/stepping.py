@@ -40,13 +40,13 @@ def stepper(model: Model, cache: Cache, steps: int) -> Step:
     kept = _kept.pop(model, None)  # whoever uses it has it alone
     if not cache.seen.is_cuda or steps < WORTH:
         return Step(model, cache)
+    if kept is not None and kept.fits(model, cache):
+        kept.take(model, cache)
+        return kept
     reason = capture_problem(model, cache)
     if reason is not None:
         backend.explain(f"steps are not captured in a CUDA graph: {reason}")
         return Step(model, cache)
-    if kept is not None and kept.fits(model, cache):
-        kept.take(model, cache)
-        return kept
     return GraphStep(model, cache)
 
 

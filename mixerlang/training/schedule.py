@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
 
 from .config import TrainConfig
+from .optimizer import AdamW
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -20,7 +20,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * (config.lr_floor + (1 - config.lr_floor) * cosine)
 
 
-def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def adamw(model: nn.Module, config: TrainConfig) -> AdamW:
     """AdamW that decays matrices, and neither norms nor biases nor anything of one dimension."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
@@ -33,4 +33,4 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         for parameters, decay in ((decayed, config.weight_decay), (free, 0.0))
         if parameters
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=True)

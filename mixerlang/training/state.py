@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.loss import cross_entropy
 from .config import TrainConfig
 from .data import Corpus, sample_blocks
 from .errors import DivergenceError
@@ -112,4 +112,4 @@ def next_token_loss(
     with torch.autocast(blocks.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
         output = model(tokens, return_aux=True) if return_aux else (model(tokens), {})
     logits, aux = output
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()), aux
+    return cross_entropy(logits, targets), aux

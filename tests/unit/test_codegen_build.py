@@ -126,10 +126,18 @@ def test_every_kernel_of_a_spec_is_planned_once() -> None:
     assert len(set(names)) == len(plans)
     jobs = {repr((p.job.load, p.job.function, p.job.types, p.job.constants)) for p in plans}
     assert len(jobs) == len(plans)
-    for part in ("attention_forward", "attention_backward_gathered", "scorer_forward", "eviction",
-                 "rotary", "decode"):
+    for part in (
+        "attention_forward",
+        "attention_backward_gathered",
+        "scorer_forward",
+        "eviction",
+        "rotary",
+        "decode",
+        "swiglu",
+    ):
         assert any(name.startswith(part) for name in names), part
-    assert all(each.span is not None and each.span.begin[0] == 12 for each in plans)
+    asked = {None if each.span is None else each.span.begin[0] for each in plans}
+    assert asked >= {11, 12, 19} and None not in asked  # the recurrence, attention, the ffn
 
 
 def test_names_tell_kernels_apart_by_what_differs_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mixerlang.nn.generation import Sampling
+from mixerlang.nn.mixer import Cache
 from mixerlang.nn.model import Model
+from mixerlang.nn.stepping import Step
 from mixerlang.runtime.load import load
 
 SPEC = """
@@ -49,6 +52,27 @@ def test_greedy_is_the_argmax_of_the_full_forward(model: Model) -> None:
     assert len({token for row in wanted for token in row}) > 5, "the model says the same always"
     assert model.generate(PROMPTS, 9) == wanted
     assert [model.generate([prompt], 9)[0] for prompt in PROMPTS] == wanted
+
+
+def test_the_first_token_waits_for_no_step(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = inspect.getmodule(type(model).stream)
+    assert module is not None
+    made, stepper = list[int](), module.stepper
+
+    def noting(model: Model, cache: Cache, steps: int) -> Step:
+        made.append(steps)
+        return stepper(model, cache, steps)
+
+    monkeypatch.setattr(module, "stepper", noting)
+    stream = model.stream(PROMPTS, 5)
+    first = next(stream)
+    assert made == []
+    assert [first, *stream] == [
+        list(step) for step in zip(*model.generate(PROMPTS, 5), strict=True)
+    ]
+    assert made == [4, 4]
+    model.generate(PROMPTS, 1)
+    assert made == [4, 4]
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 10, 11, 100])
