@@ -14,6 +14,7 @@ from ..primitives import keep as k
 from ..primitives.attention import Attention, branches, leaves
 from ..primitives.keep_kernels import as_data
 from ..primitives.norm import Alibi
+from ..primitives.recurrence import Recurrence
 from ..source import Span
 from .naming import one_line, place_of
 
@@ -25,6 +26,7 @@ RUNS = {
     "sdpa": "scaled_dot_product_attention (cuDNN)",
     "attention": "attention kernels",
     "intervals": "eviction, attention kernels",
+    "recurrence": "recurrence kernels",
     "eager": "plain PyTorch",
 }
 """What a route runs, for a reader."""
@@ -173,9 +175,18 @@ def _parts(graph: Graph, layer: LayerInfo) -> Iterator[Served]:
         if isinstance(op, Attention):
             for each in softmaxes(op):
                 yield Served(label, spell(each.keep), _runs(each), each.route().reason, place)
+        elif isinstance(op, Recurrence):
+            yield _of_recurrence(op, label, place)
         elif isinstance(op, Mixer):
             reason = f"{op.word} has no kernels yet"
             yield Served(label, op.word, RUNS["eager"], reason, place)
+
+
+def _of_recurrence(op: Recurrence, label: str, place: str | None) -> Served:
+    from .recurrences import unserved
+
+    reason = unserved(op)
+    return Served(label, op.word, RUNS["eager" if reason else "recurrence"], reason, place)
 
 
 def _runs(softmax: Softmax) -> str:

@@ -11,7 +11,7 @@ from . import render
 from .tiles import PASSES, Tile, choose
 from .variant import Variant
 
-ROWS = ("rows", "g", "b", "dg", "db", "fade", "left")
+ROWS = ("rows", "system", "g", "b", "dg", "db", "fade", "left")
 STATES = ("start", "last", "dlast", "dstart", "local", "moves", "first", "starts")
 FLOATS = {f"{name}_ptr" for name in (*ROWS, *STATES)}
 """What is float32 whatever the dtype; so are the sums over value heads, dq and dk, in a group."""
@@ -23,16 +23,17 @@ def jobs(variant: Variant, dtype: str, architecture: str) -> list[Job]:
     one = partial(job, variant, dtype, architecture)
     saved = ("written_ptr", "states_ptr", "fade_ptr")
     fade = ("fade_ptr",) if variant.delta or variant.decay == "none" else ()
-    vector = variant.decay == "vector"
     return [
-        *([one("decays")] if vector else []),
+        *([one("decays")] if variant.decay == "vector" else []),
         one("scores"),
+        *([one("solve")] if variant.delta else []),
         one("scan", absent=saved),
         one("scan", absent=("o_ptr", "fade_ptr")),
         one("scan", absent=("o_ptr", *saved[:2], "start_ptr", *fade), moves=variant.delta),
         one("join"),
         one("join", back=True),
         one("reverse"),
+        one("inside"),
         one("gradients"),
     ]
 
@@ -74,6 +75,8 @@ def _missing(variant: Variant) -> tuple[str, ...]:
     """What a variant's kernels are not given."""
     absent = {
         "solve_ptr": not variant.delta,
+        "system_ptr": not variant.delta,
+        "dsystem_ptr": not variant.delta,
         "moves_ptr": variant.decay == "none" and not variant.delta,
         "b_ptr": not variant.step,
         "db_ptr": not variant.step,

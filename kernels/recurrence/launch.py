@@ -115,9 +115,10 @@ def launcher(
     module = kernel(name, variant)
     constants = {**module.TILES[architecture, dtype.itemsize], **dict(tile)}
     constants["PRECISION"] = "ieee" if dtype == torch.float32 else "tf32"
-    if name == "scores":
-        constants["SOLVE_PRECISION"] = "tf32x3"
-    return Launcher(getattr(module, f"recurrence_{name}"), constants)
+    constants["SOLVE_PRECISION"] = "tf32x3"
+    function = getattr(module, f"recurrence_{name}")
+    absent = {name for name in constants if name.isupper()} - {*function.arg_names}
+    return Launcher(function, {name: constants[name] for name in constants if name not in absent})
 
 
 def decays(inputs: Inputs, variant: Variant, cut: Cut, tile: Entries = ()) -> Faded:
@@ -144,17 +145,26 @@ def scores(inputs: Inputs, variant: Variant, cut: Cut, tile: Entries = ()) -> In
     q, k, _, g, b = inputs
     square = (cut.chunks, variant.value_heads, CHUNK, CHUNK)
     rows = q.new_empty(*square[:2], 3, CHUNK, dtype=torch.float32)
-    solve = q.new_empty(square) if variant.delta else None
+    system = q.new_empty(square, dtype=torch.float32) if variant.delta else None
     faded = decays(inputs, variant, cut) if variant.decay == "vector" else None
-    inside = Inside(rows, q.new_empty(square), solve, faded)
+    found = q.new_empty(square)
     launch = launcher("scores", variant, q.dtype, architecture(q), tile)
     launch(
         (cut.chunks * variant.value_heads,),
-        *(q, k, faded.sums if faded else g, b, *inside[:3], cut.of_chunks),
+        *(q, k, faded.sums if faded else g, b, rows, found, system, cut.of_chunks),
         *(strides(q, k, b) if faded else strides(q, k, g, b)),
         cut.tokens,
     )
-    return inside
+    solution = None if system is None else solve(system, q.dtype, variant)
+    return Inside(rows, found, solution, faded)
+
+
+def solve(system: Tensor, dtype: torch.dtype, variant: Variant, tile: Entries = ()) -> Tensor:
+    """(I + system)^-1, below its diagonal, in `dtype`; overwrites system."""
+    solution = torch.empty_like(system, dtype=dtype)
+    launch = launcher("solve", variant, dtype, architecture(system), tile)
+    launch((system.shape[0] * system.shape[1],), system, solution)
+    return solution
 
 
 def _readers(inputs: Inputs, inside: Inside) -> tuple[tuple[Tensor, ...], list[int]]:
@@ -303,6 +313,50 @@ def _states(like: Tensor, variant: Variant, cut: Cut, more: int = 0) -> Tensor:
     return like.new_empty(sizes, dtype=torch.float32)
 
 
+class OfPairs(NamedTuple):
+    """What `inside` gives: gradients of scores and system (C, A, 64, 64) and of v; those of g and b
+    begun, with room for what blocks of key channels add."""
+
+    scores: Tensor
+    system: Tensor | None
+    dv: Tensor
+    dg: Tensor | None
+    db: Tensor | None
+
+
+def inside_gradients(
+    do: Tensor,
+    inputs: Inputs,
+    inside: Inside,
+    written: Tensor,
+    y: Tensor,
+    variant: Variant,
+    cut: Cut,
+    blocks: int,
+    tile: Entries = (),
+) -> OfPairs:
+    """Gradients of all that happens inside chunks."""
+    q, k, v, g, b = inputs
+    vector = variant.decay == "vector"
+    dscores = torch.empty_like(inside.scores)
+    dsystem = torch.empty_like(dscores) if variant.delta else None
+    dv = v.new_empty(v.shape) if variant.delta or variant.step else y
+    dg = None if g is None else _gradient_of_decay(q, variant, blocks)
+    parts = blocks if variant.delta else 1
+    db = None if b is None else q.new_empty(parts, *b.shape, dtype=torch.float32)
+    launch = launcher("inside", variant, q.dtype, architecture(q), tile)
+    keys = () if vector else (q, k)
+    decays = () if vector or g is None else (g,)
+    launch(
+        (cut.chunks * variant.value_heads,),
+        *(*keys, v, *decays, do, inside.rows, written, y),
+        *(dscores, dsystem, dv, dg, db, cut.of_chunks),
+        *strides(*keys, v, *decays, do),
+        cut.tokens,
+    )
+    return OfPairs(dscores, dsystem, dv, dg, db)
+
+
 def gradients(
     do: Tensor,
     inputs: Inputs,
@@ -314,31 +368,29 @@ def gradients(
     variant: Variant,
     cut: Cut,
     tile: Entries = (),
+    inside_tile: Entries = (),
 ) -> tuple[Tensor | None, ...]:
     """Of q, k, v, g and b."""
-    q, k, v, g, b = inputs
+    q, k = inputs[:2]
     batch, tokens = q.shape[:2]
-    by_head = (batch, tokens, variant.value_heads)
     launch = launcher("gradients", variant, q.dtype, architecture(q), tile)
     blocks = -(-variant.key_dim // launch.constants["BLOCK_K"])
+    begun = inside_gradients(do, inputs, inside, written, y, variant, cut, blocks, inside_tile)
     wide = torch.float32 if variant.group > 1 else q.dtype
-    dq, dk = (q.new_empty(*by_head, variant.key_dim, dtype=wide) for _ in range(2))
-    changed = variant.delta or variant.step
-    dv = v.new_empty(v.shape) if changed else y
-    faded = inside.faded
-    db = None if b is None else q.new_empty(blocks, *by_head, dtype=torch.float32)
-    dg = None if g is None else _gradient_of_decay(q, variant, blocks)
+    sizes = (batch, tokens, variant.value_heads, variant.key_dim)
+    dq, dk = (q.new_empty(sizes, dtype=wide) for _ in range(2))
+    sums = () if inside.faded is None else (inside.faded.sums,)
     launch(
         (cut.chunks * variant.value_heads * blocks,),
-        *(q, k, v, faded.sums if faded else g, do, inside.rows, written, y, states, dstates),
-        *(dq, dk, dv, dg, db, cut.of_chunks),
-        *(strides(q, k, v, do) if faded else strides(q, k, v, g, do)),
+        *(q, k, *sums, do, inside.rows, written, y, states, dstates),
+        *(begun.scores, begun.system, dq, dk, begun.dg, begun.db, cut.of_chunks),
+        *strides(q, k, do),
         *(cut.tokens, batch * tokens * variant.value_heads),
     )
     dq, dk = (_by_key_head(x, variant).to(q.dtype) for x in (dq, dk))
-    if faded is not None and dg is not None:
-        return dq, dk, dv, _by_key_head(dg, variant), _summed(db)
-    return dq, dk, dv, _summed(dg), _summed(db)
+    if inside.faded is not None and begun.dg is not None:
+        return dq, dk, begun.dv, _by_key_head(begun.dg, variant), _summed(begun.db)
+    return dq, dk, begun.dv, _summed(begun.dg), _summed(begun.db)
 
 
 def _gradient_of_decay(q: Tensor, variant: Variant, blocks: int) -> Tensor:

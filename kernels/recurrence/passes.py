@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import launch
 from .launch import Cut, Inputs
-from .variant import Variant
+from .variant import CHUNK, Variant
 
 SHORTEST = 8
 """Chunks that are worth a stretch of their own."""
@@ -83,16 +83,19 @@ def plan(inputs: Inputs, cu_seqlens: Tensor | None, variant: Variant) -> Cut:
     batch, tokens = inputs.q.shape[:2]
     if cu_seqlens is not None:
         return Cut.of(batch, tokens, cu_seqlens)
-    most = stretch_count(variant, batch, -(-tokens // 64), multiprocessors(inputs.q))
+    most = stretch_count(variant, batch, -(-tokens // CHUNK), multiprocessors(inputs.q))
     return Cut.of(batch, tokens, None, most)
 
 
 def stretch_count(variant: Variant, batch: int, chunks: int, processors: int) -> int:
-    """Stretches that each sequence is cut into: as many as leave no multiprocessor idle, if then
-    what they cost (each is walked twice, with delta once more for the identity) comes back."""
-    programs = batch * variant.value_heads * -(-variant.value_dim // 64)
-    most = min(processors // programs, chunks // SHORTEST)
-    return most if most > (3 if variant.delta else 1) else 1
+    """Stretches that each sequence is cut into: as many as give each multiprocessor two programs,
+    if one program per sequence, head and block of 32 channels leaves enough of them idle for what
+    stretches cost (each is walked twice; with the delta rule once more for the identity)."""
+    programs = batch * variant.value_heads * -(-variant.value_dim // 32)
+    walks = -(-variant.key_dim // 128) + 1 if variant.delta else 1
+    if programs * walks > processors:
+        return 1
+    return max(1, min(2 * processors // programs, chunks // SHORTEST))
 
 
 def multiprocessors(x: Tensor) -> int:

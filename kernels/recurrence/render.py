@@ -18,7 +18,8 @@ PIECE = 64
 
 def passes(variant: Variant) -> tuple[str, ...]:
     """What a variant is rendered to."""
-    return tuple(name for name in PASSES if name != "decays" or variant.decay == "vector")
+    absent = {"decays": variant.decay != "vector", "solve": not variant.delta}
+    return tuple(name for name in PASSES if not absent.get(name))
 
 
 def render(name: str, variant: Variant) -> str:

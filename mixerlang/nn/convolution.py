@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..kernels.convolution.cut import MAX_KERNEL, Part
+from ..kernels.convolution.op import convolve
 from ..kernels.convolution.reference import convolution
+from . import backend
 from .activation import ACTIVATIONS
 from .mixer import Context, Mixer, State
 
@@ -42,6 +45,7 @@ class Convolution(Mixer):
         self, dim: int, *, kernel: int = 4, activation: str = "none", bias: bool = False
     ) -> None:
         super().__init__()
+        self.silu = activation == "silu"
         self.activation = ACTIVATIONS[activation]
         self.conv = CausalConv(dim, kernel, bias=bias)
 
@@ -52,8 +56,36 @@ class Convolution(Mixer):
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         sequences = context.sequences
+        if self._kernels_serve(x):
+            return self._through_kernels(x, context)
         state = context.state or self.new_state(sequences.batch, None, x.dtype, x.device)
         y, tail = self.conv(sequences.pad(x), state["tail"], sequences.counts)
         if context.cache is not None:
             context.store({"tail": tail})
         return self.activation(sequences.pack(y))
+
+    def _kernels_serve(self, x: Tensor) -> bool:
+        if not backend.kernels(x):
+            return False
+        taps = self.conv.weight.shape[1]
+        if taps > MAX_KERNEL:
+            backend.explain(
+                f"a convolution of {taps} taps in plain PyTorch: its kernel serves {MAX_KERNEL}"
+            )
+        return taps <= MAX_KERNEL
+
+    def _through_kernels(self, x: Tensor, context: Context) -> Tensor:
+        """One launch each way, on the call's own layout."""
+        state, conv = context.state, self.conv
+        (y,), tail = convolve(
+            x,
+            conv.weight,
+            [Part(x.shape[-1], self.silu)],
+            conv.bias,
+            initial=None if state is None else state["tail"],
+            cu_seqlens=context.sequences.cu_seqlens,
+            keep_tail=state is not None,
+        )
+        if tail is not None:
+            context.store({"tail": tail})
+        return y if self.silu else self.activation(y)

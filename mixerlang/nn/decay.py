@@ -31,14 +31,14 @@ class Shape:
 class Decay:
     """A decay. `build` gives its layer."""
 
-    def build(self, dim: int, shape: Shape) -> nn.Module:
+    def build(self, dim: int, shape: Shape) -> DecayMap:
         raise TypeError(f"{type(self).__name__} has no layer")
 
 
 @dataclass(frozen=True)
 class NoDecay(Decay):
-    def build(self, dim: int, shape: Shape) -> nn.Module:
-        return NoDecayLayer()
+    def build(self, dim: int, shape: Shape) -> DecayMap:
+        return NoDecayMap()
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Fixed(Decay):
 
     schedule: str = "retnet"
 
-    def build(self, dim: int, shape: Shape) -> nn.Module:
+    def build(self, dim: int, shape: Shape) -> DecayMap:
         return FixedDecay(self.schedule, shape.value_heads)
 
 
@@ -55,7 +55,7 @@ class Fixed(Decay):
 class Scalar(Decay):
     """Per head and token: log a = -exp(A_log) softplus(Linear(x) + dt_bias) (Mamba2, GDN)."""
 
-    def build(self, dim: int, shape: Shape) -> nn.Module:
+    def build(self, dim: int, shape: Shape) -> DecayMap:
         return ScalarDecay(dim, shape.value_heads)
 
 
@@ -71,7 +71,7 @@ class Vector(Decay):
     rank: int | None = None
     temperature: float = 1.0
 
-    def build(self, dim: int, shape: Shape) -> nn.Module:
+    def build(self, dim: int, shape: Shape) -> DecayMap:
         if self.form == "sigmoid":
             return SigmoidDecay(dim, shape, self.rank, self.temperature)
         return SoftplusDecay(dim, shape, self.rank)
@@ -108,27 +108,48 @@ class Delta(Update):
 # --------------------------------------------------------------------------------- the layers
 
 
-class NoDecayLayer(nn.Module):
+class DecayMap(nn.Module):
+    """`of` maps what a_proj makes of x, or x itself where there is no a_proj."""
+
+    a_proj: nn.Module | None
+
+    def of(self, a: Tensor) -> LogDecay:
+        raise TypeError(f"{type(self).__name__} has no formula")
+
     def forward(self, x: Tensor) -> LogDecay:
+        return self.of(x if self.a_proj is None else self.a_proj(x))
+
+
+class NoDecayMap(DecayMap):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_proj = None
+
+    def of(self, a: Tensor) -> LogDecay:
         return None, None
 
 
-class FixedDecay(nn.Module):
+class FixedDecay(DecayMap):
     def __init__(self, schedule: str, heads: int) -> None:
         super().__init__()
+        self.a_proj = None
         self.schedule = schedule
         self.heads = heads
 
-    def forward(self, x: Tensor) -> LogDecay:
-        head = torch.arange(self.heads, dtype=torch.float64, device=x.device)
+    def of(self, a: Tensor) -> LogDecay:
+        return self.log_decay(a).expand(*a.shape[:2], -1), None
+
+    def log_decay(self, like: Tensor) -> Tensor:
+        """(heads,), at least float32."""
+        head = torch.arange(self.heads, dtype=torch.float64, device=like.device)
         if self.schedule == "retnet":
             log_decay = torch.log1p(-torch.exp2(-5 - head))
         else:
             log_decay = -torch.exp2(-8 * (head + 1) / self.heads)
-        return widen(log_decay, x.dtype).expand(*x.shape[:2], -1), None
+        return widen(log_decay, like.dtype)
 
 
-class ScalarDecay(nn.Module):
+class ScalarDecay(DecayMap):
     """Also gives its softplus as the step."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -142,24 +163,24 @@ class ScalarDecay(nn.Module):
         init_A_log(self.A_log)
         init_dt_bias(self.dt_bias)
 
-    def forward(self, x: Tensor) -> LogDecay:
-        step = F.softplus(widen(self.a_proj(x)) + widen(self.dt_bias))
+    def of(self, a: Tensor) -> LogDecay:
+        step = F.softplus(widen(a) + widen(self.dt_bias))
         return -widen(self.A_log).exp() * step, step
 
 
-class SigmoidDecay(nn.Module):
+class SigmoidDecay(DecayMap):
     def __init__(self, dim: int, shape: Shape, rank: int | None, temperature: float) -> None:
         super().__init__()
         self.heads = shape.heads
         self.temperature = temperature
         self.a_proj = projection(dim, shape.heads * shape.key_dim, rank, bias=True)
 
-    def forward(self, x: Tensor) -> LogDecay:
-        log_decay = F.logsigmoid(widen(self.a_proj(x))) / self.temperature
+    def of(self, a: Tensor) -> LogDecay:
+        log_decay = F.logsigmoid(widen(a)) / self.temperature
         return torch.unflatten(log_decay, -1, (self.heads, -1)), None
 
 
-class SoftplusDecay(nn.Module):
+class SoftplusDecay(DecayMap):
     def __init__(self, dim: int, shape: Shape, rank: int | None) -> None:
         super().__init__()
         self.heads = shape.heads
@@ -172,8 +193,8 @@ class SoftplusDecay(nn.Module):
         init_A_log(self.A_log)
         init_dt_bias(self.dt_bias)
 
-    def forward(self, x: Tensor) -> LogDecay:
-        step = F.softplus(widen(self.a_proj(x)) + widen(self.dt_bias))
+    def of(self, a: Tensor) -> LogDecay:
+        step = F.softplus(widen(a) + widen(self.dt_bias))
         rate = widen(self.A_log).exp()[:, None]
         return -rate * torch.unflatten(step, -1, (self.heads, -1)), None
 

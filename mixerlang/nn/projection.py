@@ -1,8 +1,13 @@
-"""Linear maps, through a bottleneck where a rank is given."""
+"""Linear maps, through a bottleneck where a rank is given, and several of one input at once."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def projection(dim: int, out: int, rank: int | None = None, *, bias: bool = False) -> nn.Module:
@@ -10,3 +15,71 @@ def projection(dim: int, out: int, rank: int | None = None, *, bias: bool = Fals
     if rank is None:
         return nn.Linear(dim, out, bias=bias)
     return nn.Sequential(nn.Linear(dim, rank, bias=False), nn.Linear(rank, out, bias=bias))
+
+
+def projected(
+    x: Tensor, modules: Mapping[str, nn.Module], joined: Sequence[str] = ()
+) -> dict[str, Tensor]:
+    """What each of the modules makes of x (..., dim), by name; those `joined` side by side too,
+    under that name.
+
+    Where many rows are mapped, all plain linear maps are one matmul, or two: the joined, the rest.
+    """
+    if not joined:
+        return {name: module(x) for name, module in modules.items()}
+    first = {name: modules[name] for name in joined if name in modules}
+    rest = {name: module for name, module in modules.items() if name not in first}
+    whole = torch.cat([m(x) for m in first.values()], -1) if not _plain(first) else _one(x, first)
+    found = {"joined": whole} | _parts(whole, [_width(m) for m in first.values()], list(first))
+    plain = {name: module for name, module in rest.items() if _plain({name: module})}
+    if plain:
+        found |= _parts(_one(x, plain), [_width(m) for m in plain.values()], list(plain))
+    return found | {name: module(x) for name, module in rest.items() if name not in plain}
+
+
+def _plain(modules: Mapping[str, nn.Module]) -> bool:
+    """Whether they are linear maps and no more, of one dtype; adapters and hooks have their say."""
+    for m in modules.values():
+        if type(m) is not nn.Linear or m.bias is not None:
+            return False
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks:
+            return False
+    return len({m.weight.dtype for m in modules.values()}) == 1
+
+
+def _width(module: nn.Module) -> int:
+    assert isinstance(module, nn.Linear)
+    return module.out_features
+
+
+def _parts(x: Tensor, widths: list[int], names: list[str]) -> dict[str, Tensor]:
+    return dict(zip(names, torch.split(x, widths, dim=-1), strict=True))
+
+
+def _one(x: Tensor, modules: Mapping[str, nn.Module]) -> Tensor:
+    weights = [module.weight for module in modules.values()]
+    y: Tensor = _Stacked.apply(x, *weights)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Stacked(torch.autograd.Function):
+    """x with several weights (out, dim) as one. The stack is made again in the backward pass: what
+    is kept is what each map by itself would keep."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        return F.linear(x, torch.cat(weights))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        dx: Tensor | None = None
+        dw: Sequence[Tensor | None] = [None] * len(weights)
+        if ctx.needs_input_grad[0]:
+            dx = (dy @ torch.cat(weights).to(dy.dtype)).to(x.dtype)
+        if any(ctx.needs_input_grad[1:]):
+            rows = x.flatten(0, -2).to(dy.dtype)
+            whole = (dy.flatten(0, -2).mT @ rows).to(weights[0].dtype)
+            dw = torch.split(whole, [len(weight) for weight in weights])
+        return dx, *dw

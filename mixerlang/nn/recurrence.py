@@ -12,13 +12,15 @@ Shapes: N sequences of T tokens in the padded view of a call, (B, T) in its own.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.recurrence import chunked, reference
+from ..kernels.recurrence.step_state import Weights
+from . import backend, fused_recurrence
 from .activation import ACTIVATIONS
 from .convolution import CausalConv
 from .decay import Additive, Decay, Delta, NoDecay, Shape, Update, widen
@@ -63,6 +65,7 @@ class Recurrence(Mixer):
     (`position`); with keys = complement, k is 1 - a and only q has a map.
     State: S (N, value_heads, K, value_dim) and, with normalizer = sum, z (N, value_heads, K), in
     float32 (K is key_dim, or the width of the features); the tails of q_conv, k_conv and v_conv.
+    Through kernels: that of kernels/recurrence/step_state.py.
     """
 
     def __init__(
@@ -119,6 +122,13 @@ class Recurrence(Mixer):
         if isinstance(output, GatedRMSNorm):
             self.g_proj = projection(dim, value_width, output.rank)
         self.o_proj = nn.Linear(value_width, dim, bias=False)
+        self.plan = fused_recurrence.plan(
+            features=features, values=values, decay=decay, update=update, position=position,
+            heads=heads, value_heads=value_heads, key_dim=key_dim, value_dim=value_dim, conv=conv,
+            complement=not linear_keys, normalize=self.normalize, skip=skip, scale=self.scale,
+            **_of_output(output),
+        )  # fmt: skip
+        self.packed: tuple[tuple[tuple[int, int], ...], Weights] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -128,6 +138,8 @@ class Recurrence(Mixer):
     def new_state(
         self, batch: int, max_length: int | None, dtype: torch.dtype, device: torch.device
     ) -> State:
+        if self.plan.rule is not None and backend.available(device, dtype):
+            return fused_recurrence.new_state(self.plan.rule, batch, dtype, device)
         wide = torch.promote_types(dtype, torch.float32)
         state = {"S": torch.zeros(batch, *self.state_shape, dtype=wide, device=device)}
         if self.normalize:
@@ -138,9 +150,45 @@ class Recurrence(Mixer):
         return state
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
+        if self._on_kernels(x, context):
+            o: Tensor = fused_recurrence.mix(self, x, context)
+            y: Tensor = self.o_proj(o.flatten(-2))
+            return y
+        return self._in_plain_pytorch(x, context)
+
+    def _on_kernels(self, x: Tensor, context: Context) -> bool:
+        if context.state is not None:
+            return fused_recurrence.holds(context.state)
+        if not backend.kernels(x):
+            return False
+        if self.plan.reason is not None:
+            backend.explain(f"a recurrence in plain PyTorch: {self.plan.reason}")
+        return self.plan.rule is not None
+
+    def projections(self) -> dict[str, nn.Module]:
+        """What maps a call's input, by the names that the kernels give to the results."""
+        found = {"q": self.q_proj, "k": self.k_proj, "v": self.v_proj, "a": self.decay.a_proj}
+        found |= {"b": self.b_proj, "gate": self.g_proj}
+        return {name: module for name, module in found.items() if module is not None}
+
+    def gates(
+        self, x: Tensor, a: Tensor | None, b: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """g (B, T, value_heads) or (B, T, heads, key_dim), and b (B, T, value_heads), of what the
+        projections of decay and step make of x."""
+        g, step = self.decay.of(x if a is None else a)
+        if b is not None:
+            scale = self.update.scale if isinstance(self.update, Delta) else 1.0
+            return g, scale * torch.sigmoid(widen(b))
+        takes_step = isinstance(self.update, Additive) and self.update.step
+        return g, step if takes_step else None
+
+    def _in_plain_pytorch(self, x: Tensor, context: Context) -> Tensor:
         sequences = context.sequences
         state = dict(context.state or self.new_state(sequences.batch, None, x.dtype, x.device))
-        g, b = (None if y is None else sequences.pad(y) for y in self._decay_and_step(x))
+        a = None if self.decay.a_proj is None else self.decay.a_proj(x)
+        gates = self.gates(x, a, None if self.b_proj is None else self.b_proj(x))
+        g, b = (None if y is None else sequences.pad(y) for y in gates)
         q = self.q_map(self._heads("q_conv", self.q_proj(x), self.heads, sequences, state))
         v = self.v_map(self._heads("v_conv", self.v_proj(x), self.value_heads, sequences, state))
         k = self._keys(x, g, sequences, state)
@@ -152,15 +200,6 @@ class Recurrence(Mixer):
         if context.cache is not None:
             context.store(state)
         return self._finish(sequences.pack(o), x)
-
-    def _decay_and_step(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """g (B, T, value_heads) or (B, T, heads, key_dim), and b (B, T, value_heads)."""
-        g, step = self.decay(x)
-        if self.b_proj is not None:
-            scale = self.update.scale if isinstance(self.update, Delta) else 1.0
-            return g, scale * torch.sigmoid(widen(self.b_proj(x)))
-        takes_step = isinstance(self.update, Additive) and self.update.step
-        return g, step if takes_step else None
 
     def _heads(
         self, conv: str, y: Tensor, heads: int, sequences: Sequences, state: State
@@ -186,7 +225,7 @@ class Recurrence(Mixer):
     ) -> Tensor:
         """o (N, T, value_heads, value_dim); S and z in `state` move on."""
         recurrence = reference.recurrence if q.shape[1] == 1 else chunked.recurrence
-        with _without_autocast(v):
+        with fused_recurrence.without_autocast(v):
             o, state["S"], z = recurrence(
                 q, k, v, g, b, state["S"], state.get("z"),
                 delta=isinstance(self.update, Delta), normalize=self.normalize, scale=self.scale,
@@ -207,6 +246,9 @@ class Recurrence(Mixer):
         return y
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Autocast would round the matrix products of the float32 state."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+def _of_output(output: Output) -> dict[str, Any]:
+    """As the rule of a step has it."""
+    if isinstance(output, PlainOutput):
+        return {"output": "none"}
+    word = output.activation if isinstance(output, GatedRMSNorm) else "rmsnorm"
+    return {"output": word, "eps": output.eps}

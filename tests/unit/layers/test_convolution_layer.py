@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mixerlang.kernels.convolution import reference
+from mixerlang.nn import backend
 from mixerlang.nn.convolution import Convolution
 from mixerlang.primitives.base import Workload
 from mixerlang.primitives.convolution import Convolution as Term
@@ -44,6 +45,24 @@ def test_forward_prefill_steps_and_packed_agree(kernel, Caller):
     torch.testing.assert_close(packed, torch.cat([full[:1, :2], full[1:]], dim=1))
     held = cached.cache.states[""]["tail"].nbytes
     assert held == Term(kernel=kernel).cache_bytes(6, Workload(2, 12, bytes_per_element=4))
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+@pytest.mark.parametrize("kernel", [1, 4, 9])
+@torch.no_grad()
+def test_the_same_through_kernels(kernel, activation, Caller):
+    torch.manual_seed(0)
+    layer = Convolution(6, kernel=kernel, activation=activation, bias=True).double()
+    x = torch.randn(2, 12, 6, dtype=torch.float64)
+    full = Caller(layer)(x)
+    packed = torch.cat([x[:1, :2], x[1:]], dim=1)
+    with backend.forced("kernels"):
+        cached = Caller(layer)
+        cached.start(x)
+        parts = torch.cat([cached(part) for part in x.split([5, 1, 6], dim=1)], dim=1)
+        apart = Caller(layer)(packed, [0, 2, 14])
+    torch.testing.assert_close(parts, full)
+    torch.testing.assert_close(apart, torch.cat([full[:1, :2], full[1:]], dim=1))
 
 
 @torch.no_grad()
