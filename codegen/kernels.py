@@ -13,6 +13,7 @@ from ..primitives.attention import Attention, leaves, scorer_shapes
 from ..primitives.base import Op
 from ..primitives.norm import Alibi
 from ..primitives.recurrence import Recurrence
+from ..primitives.scan import Scan
 from .expression import WIDTH
 from .naming import enumerate_numbers, one_line, place_of
 from .serve import Softmax, softmaxes
@@ -85,12 +86,14 @@ def _spelled(label: str, place: str | None, indices: list[int]) -> str:
 
 def sources(op: Op) -> Iterator[Source]:
     """What a bound layer launches that is rendered."""
-    from . import recurrences
+    from . import recurrences, scans
 
     if isinstance(op, Attention):
         yield from _of_attention(op)
     elif isinstance(op, Recurrence):
         yield from recurrences.sources(op)
+    elif isinstance(op, Scan):
+        yield from scans.sources(op)
 
 
 def _of_attention(attention: Attention) -> Iterator[Source]:

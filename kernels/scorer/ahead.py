@@ -12,7 +12,8 @@ from .network import Network, precision
 from .reference import DROPOUT_STEPS
 from .tiles import choose
 
-FLOATS = {f"{name}_ptr" for name in ("b", "z", "dz", "to")}
+FLOATS = {f"{name}_ptr" for name in ("b", "z", "dz", "to", "vectors")}
+SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 INDICES = {f"{name}_ptr" for name in ("starts", "ends", "begin")}
 """What is float32 and int32 whatever the dtype."""
 PLACES = ("starts_ptr", "ends_ptr", "begin_ptr", "k_ring", "v_ring", "z_ring")
@@ -25,16 +26,14 @@ def jobs(network: Network, dropout: float, dtype: str, architecture: str) -> lis
     one = partial(job, network, dtype, architecture)
     seed = () if dropped else ("seed_ptr",)
     saved = tuple(f"pre{layer.index}_ptr" for layer in network.layers)
-    weights = [
-        one("backward_weights", str(layer.index), dropped, (*seed, *PLACES[:2]))
-        for layer in network.layers
-    ]
+    rolling = "_rolling" if network.rolls(SIZES[dtype], architecture) else ""
     return [
-        one("forward", "", dropped, (*seed, *PLACES)),
-        one("forward", "", 0, ("seed_ptr", *saved, *PLACES)),
-        one("forward", "", 0, ("seed_ptr", *saved, *PLACES[:2])),
-        one("backward_inputs", "", dropped, (*seed, *PLACES[:2])),
-        *weights,
+        one(f"forward{rolling}", dropped, (*seed, *PLACES)),
+        one(f"forward{rolling}", 0, ("seed_ptr", *saved, *PLACES)),
+        one(f"forward{rolling}", 0, ("seed_ptr", *saved, *PLACES[:2])),
+        one(f"backward_inputs{rolling}", dropped, (*seed, *PLACES[:2])),
+        one("backward_weights", dropped, (*seed, *PLACES[:2])),
+        one("pack", 0, ()),
     ]
 
 
@@ -43,19 +42,18 @@ def job(
     dtype: str,
     architecture: str,
     name: str,
-    layer: str,
     dropped: int,
     absent: tuple[str, ...],
 ) -> Job:
     """One kernel with `dropped` of 65,536 inputs, without the arguments that are `absent`."""
-    size = 4 if dtype == "float32" else 2
+    size = SIZES[dtype]
     tile: dict[str, Any] = choose(name, network, architecture, size)
     rows = tile.get("BLOCK") or tile["ROWS"]
     tile |= {"DROPPED": dropped, "PRECISION": precision(size)}
     tile |= {"K_ROW": network.heads * network.key_dim, "V_ROW": network.heads * network.value_dim}
     tile.pop("PER_SM", None)
     load = partial(loader.load, network.stem(name), render.render(name, network))
-    function = f"scorer_{name}{layer}"
+    function = f"scorer_{name}"
     arguments = getattr(load(), function).arg_names
     given = [each for each in arguments if not each.isupper() and each not in absent]
     return Job(

@@ -20,8 +20,11 @@ from ..launcher import Launcher
 from .network import Network, precision
 from .packing import Packed
 
-RUNS = 2
-"""Programs per multiprocessor that a layer's weight gradients are cut into, about."""
+MOST_OFFSET = 2**30
+"""Numbers that lie between two tokens of a program, at most: offsets have 32 bits."""
+
+MOST_WAVES = 8
+"""Programs that run one after another in the same place, at most, where rows walk."""
 
 SHORTEST_RUN = 512
 """Rows that are worth a sum of their own."""
@@ -72,17 +75,31 @@ def launcher(
     dtype: torch.dtype,
     architecture: str,
     dropped: int = 0,
-    layer: int | None = None,
     entries: Entries = (),
 ) -> tuple[Launcher, int]:
-    """A pass (of one layer, where each has a kernel) with its constants, and how many programs of
-    it run on a multiprocessor at a time where they take turns."""
+    """A pass with its constants, and how many programs of it run on a multiprocessor at a time,
+    where their number is chosen by that."""
     module = kernel(name, network)
     constants = {**module.TILES[architecture, dtype.itemsize], **dict(entries)}
-    constants |= {"DROPPED": dropped, "PRECISION": precision(dtype.itemsize)}
+    function = getattr(module, f"scorer_{name}")
+    shared = {"DROPPED": dropped, "PRECISION": precision(dtype.itemsize)}
+    constants |= {key: value for key, value in shared.items() if key in function.arg_names}
     resident = constants.pop("PER_SM", 1)
-    function = f"scorer_{name}" if layer is None else f"scorer_{name}{layer}"
-    return Launcher(getattr(module, function), constants), resident
+    return Launcher(function, constants), resident
+
+
+def pack(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], network: Network, dtype: torch.dtype
+) -> Packed:
+    """As packing.pack, in one launch."""
+    given = [x.contiguous() for x in (*weights, *biases)]
+    heads, first = network.heads, given[0]
+    to = first.new_empty(heads, network.weights, dtype=dtype)
+    vectors = first.new_empty(heads, network.vectors, dtype=torch.float32)
+    launch, _ = launcher("pack", network, dtype, architecture(first))
+    numbers = max(network.weights, network.vectors)
+    launch((-(-numbers // launch.constants["BLOCK"]), heads), *given, to, vectors)
+    return Packed(to, vectors)
 
 
 def forward(
@@ -130,24 +147,66 @@ def _forward(
     strides: tuple[int, ...],
     tile: Entries,
 ) -> None:
-    """Cut `tokens` rows of each sequence into tiles, and have programs take turns at them."""
-    network, dropped = call.network, call.dropped
-    launch, resident = launcher("forward", network, k.dtype, architecture(k), dropped, None, tile)
+    """Logits of `tokens` rows of each sequence, by the kernel that serves the network."""
+    arguments = (*saved, call.starts, call.ends, *rings, *strides, *z.stride()[:2], tokens)
+    if call.network.rolls(k.itemsize, architecture(k)):
+        launch, resident = _launcher("forward_rolling", k, call, tile)
+        widest = max(launch.constants["K_ROW"], launch.constants["V_ROW"])
+        programs, run = _walk(launch, resident, batch, tokens, call.network, widest)
+        launch((programs,), k, v, *packed, z, call.seed, *arguments, run)
+        return
+    launch, resident = _launcher("forward", k, call, tile)
+    programs, tiles, scratch = _turns(launch, resident, batch, tokens, k, call)
+    launch((programs,), k, v, *packed, z, scratch, call.seed, *arguments, tiles)
+
+
+def _launcher(name: str, k: Tensor, call: Call, tile: Entries) -> tuple[Launcher, int]:
+    """Of a pass over k, and how many of its programs the GPU runs at a time."""
+    launch, resident = launcher(name, call.network, k.dtype, architecture(k), call.dropped, tile)
+    return launch, resident * multiprocessors(k)
+
+
+def _turns(
+    launch: Launcher, resident: int, batch: int, tokens: int, k: Tensor, call: Call
+) -> tuple[int, int, Tensor]:
+    """Programs that take turns at tiles of each sequence, tiles, and what passes between layers."""
+    network, dropout = call.network, call.dropped > 0
     block = launch.constants["BLOCK"]
-    step = block - 2 * (network.lookahead if dropped else network.halo)
+    step = block - 2 * (network.lookahead if dropout else network.halo)
     tiles = batch * network.heads * -(-tokens // step)
-    programs = turns(tiles, network.heads, resident * multiprocessors(k))
-    scratch = k.new_empty(2 * programs * network.scratch(block, dropped > 0))
-    launch(
-        (programs,),
-        *(k, v, *packed, z, scratch, call.seed, *saved, call.starts, call.ends, *rings),
-        *(*strides, *z.stride()[:2], tokens, tiles),
-    )
+    programs = turns(tiles, network.heads, resident)
+    return programs, tiles, k.new_empty(2 * programs * network.scratch(block, dropout))
 
 
 def turns(tiles: int, heads: int, resident: int) -> int:
     """Programs that share the tiles: as many as run at a time, and each stays at one KV head."""
     return min(tiles, max(1, resident // heads) * heads)
+
+
+def _walk(
+    launch: Launcher, resident: int, batch: int, tokens: int, network: Network, widest: int
+) -> tuple[int, int]:
+    """Programs whose rows walk, and how many strides each row does; from one token to the next,
+    tensors are at most `widest` numbers apart."""
+    rows, lanes = launch.constants["BLOCK"], batch * network.heads
+    fewest = -(-tokens * max(widest, *network.channels) // MOST_OFFSET)
+    run = run_of(tokens, lanes, rows, network.lookahead // network.phases, resident, fewest)
+    return lanes * -(-tokens // (rows * run)), run
+
+
+@cache
+def run_of(tokens: int, lanes: int, rows: int, reach: int, resident: int, fewest: int = 1) -> int:
+    """How many strides each row of a program walks, so that all are soon done: `rows` of them in
+    each program, 2 * reach strides more for neighbours, `resident` programs at a time, at least
+    `fewest` for each of the lanes."""
+
+    def cost(blocks: int) -> int:
+        return -(-lanes * blocks // resident) * (-(-tokens // (rows * blocks)) + 2 * reach)
+
+    most = -(-tokens // rows)
+    waves = (wave * resident // lanes for wave in range(1, MOST_WAVES + 1))
+    blocks = min((min(most, max(fewest, wave)) for wave in waves), key=cost)
+    return -(-tokens // (rows * blocks))
 
 
 Others = tuple[Tensor | None, Tensor | None]
@@ -165,31 +224,37 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of k and v, with the others added, and the flat one of weights and biases."""
     k, v, dz = adjacent(k), adjacent(v), dz.contiguous()
-    dkv, grads = backward_inputs(dz, k, packed, saved, call)
-    parts = dkv[..., : k.shape[-1]], dkv[..., k.shape[-1] :]
-    dk, dv = (
-        part.contiguous() if other is None else part + other
-        for part, other in zip(parts, others, strict=True)
-    )
+    dk, dv, grads = backward_inputs(dz, others, k, v, packed, saved, call)
     return dk, dv, backward_weights(dz, k, v, saved, grads, call)
 
 
 def backward_inputs(
-    dz: Tensor, k: Tensor, packed: Packed, saved: list[Tensor], call: Call, tile: Entries = ()
-) -> tuple[Tensor, list[Tensor]]:
-    """The gradients of k and v, (B, T, G, D + E), and of the sums in `saved`."""
-    batch, tokens, heads, _ = k.shape
-    dkv = k.new_empty(batch, tokens, heads, call.network.layers[0].inputs)
+    dz: Tensor,
+    others: Others,
+    k: Tensor,
+    v: Tensor,
+    packed: Packed,
+    saved: list[Tensor],
+    call: Call,
+    tile: Entries = (),
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The gradients of k and v, with the others added, and of the sums in `saved`."""
+    network, (batch, tokens, heads, _) = call.network, k.shape
+    more = [None if other is None else adjacent(other) for other in others]
+    dk, dv = (x.new_empty(x.shape) for x in (k, v))
     grads = [torch.empty_like(x) for x in saved]
-    launch, _ = launcher(
-        "backward_inputs", call.network, k.dtype, architecture(k), call.dropped, None, tile
-    )
-    blocks = -(-tokens // (launch.constants["BLOCK"] - 2 * call.network.lookahead))
-    launch(
-        (batch * heads * blocks,),
-        *(dz, *packed, call.seed, *saved, *grads, dkv, call.starts, call.ends, tokens),
-    )
-    return dkv, grads
+    strides = (0 if x is None else x.stride(i) for x in more for i in range(3))
+    arguments = (dz, *packed, call.seed, *saved, *grads, *more, dk, dv, call.starts, call.ends)
+    if network.rolls(k.itemsize, architecture(k)):
+        launch, resident = _launcher("backward_inputs_rolling", k, call, tile)
+        widest = max(x.stride(1) for x in (dk, dv, *more) if x is not None)
+        programs, run = _walk(launch, resident, batch, tokens, network, widest)
+        launch((programs,), *arguments, *strides, tokens, run)
+    else:
+        launch, _ = _launcher("backward_inputs", k, call, tile)
+        blocks = -(-tokens // (launch.constants["BLOCK"] - 2 * network.lookahead))
+        launch((batch * heads * blocks,), *arguments, *strides, tokens)
+    return dk, dv, grads
 
 
 def backward_weights(
@@ -203,23 +268,17 @@ def backward_weights(
 ) -> Tensor:
     """Sums over runs of rows, added up in order: the same bits every time."""
     batch, tokens, heads, _ = k.shape
-    network = call.network
-    runs = max(1, min(RUNS * multiprocessors(k) // (batch * heads), tokens // SHORTEST_RUN))
-    partial = k.new_empty(batch * runs, network.places[-1], dtype=torch.float32)
-    kind = ("backward_weights", network, k.dtype, architecture(k), call.dropped)
-    for layer, cut in zip(network.layers, network.cuts, strict=True):
-        launch, _ = launcher(*kind, layer.index, tile)
-        blocks = -(-tokens // launch.constants["ROWS"])
-        first, last = layer.index == 0, layer.index == len(saved) - 1
-        launch(
-            (batch * runs, cut.blocks, heads),
-            *((k, v) if first else (saved[layer.index - 1],)),
-            grads[layer.index],
-            *((saved[-1], dz) if last else ()),
-            *(call.seed, partial, call.starts, call.ends),
-            *((*k.stride()[:3], *v.stride()[:3]) if first else ()),
-            *(tokens, -(-blocks // runs) * launch.constants["ROWS"], runs),
-        )
+    launch, resident = _launcher("backward_weights", k, call, tile)
+    cuts = sum(cut.blocks for cut in call.network.cuts)
+    runs = max(1, min(resident // (batch * heads * cuts), tokens // SHORTEST_RUN))
+    partial = k.new_empty(batch * runs, call.network.places[-1], dtype=torch.float32)
+    blocks = -(-tokens // launch.constants["ROWS"])
+    launch(
+        (batch * runs, heads, cuts),
+        *(k, v, *saved, *grads, dz, call.seed, partial, call.starts, call.ends),
+        *(*k.stride()[:3], *v.stride()[:3]),
+        *(tokens, -(-blocks // runs) * launch.constants["ROWS"], runs),
+    )
     return partial.sum(0)
 
 

@@ -15,6 +15,8 @@ MAX_CHANNELS = 256
 MAX_LOOKAHEAD = 24
 WIDEST_OUTPUT = 128
 NARROWEST = 16  # a matrix unit's inner dimension
+ROLLED_WEIGHTS = 72 * 1024  # bytes that may stay in shared memory, beside what is on its way
+ROLLED_SUMS = 224  # numbers that may wait in registers for each row
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,15 @@ class Network:
         common = gcd(*(layer.dilation for layer in self.layers if layer.taps > 1)) or 1
         return common & -common
 
+    def rolls(self, size: int, target: str = "sm_90") -> bool:
+        """Whether rows walk along the tokens: weights of `size` bytes a number then stay in shared
+        memory, and what waits for later steps in registers. Measured on Hopper alone."""
+        if size != 2 or target != "sm_90" or max(self.channels) > WIDEST_OUTPUT:
+            return False
+        weights = sum(x.taps * padded(x.inputs) * x.width for x in self.layers)
+        sums = sum(2 * x.reach // self.phases * x.width for x in self.layers)
+        return size * weights <= ROLLED_WEIGHTS and sums <= ROLLED_SUMS
+
     @property
     def halo(self) -> int:
         """Rows at either end of a stretch that lack neighbours in layers after the first."""
@@ -178,15 +189,14 @@ class Network:
         return tuple(self._cut(layer) for layer in self.layers)
 
     def _cut(self, layer: Layer) -> Cut:
-        parts = (self.key_dim, self.value_dim) if layer.index == 0 else (layer.inputs,)
-        inputs, width = min(64, padded(max(parts))), min(64, padded(layer.outputs))
+        inputs, width = min(64, padded(layer.inputs)), min(64, padded(layer.outputs))
         taps = min(3, layer.taps)
         return Cut(
             *(inputs, width, taps),
-            rows=sum(-(-part // inputs) for part in parts),
+            rows=-(-layer.inputs // inputs),
             columns=-(-layer.outputs // width),
             groups=-(-layer.taps // taps),
-            ragged=any(part % inputs for part in parts),
+            ragged=layer.inputs % inputs != 0,
         )
 
     def stem(self, name: str) -> str:

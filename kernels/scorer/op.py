@@ -143,13 +143,14 @@ def _forward(
 ) -> tuple[Tensor, list[Tensor]]:
     """z, and if it will be differentiated: packed weights, vectors, and each layer's sums."""
     network = _network(k, v, weights, dilations)
-    packed = pack(weights, biases, network, k.dtype)
     if _served(k):
         from . import launch
 
+        packed = launch.pack(weights, biases, network, k.dtype)
         call = launch.Call.of(network, k.shape[1], dropped, seed, cu_seqlens)
         z, saved = launch.forward(k, v, packed, call, save)
     else:
+        packed = pack(weights, biases, network, k.dtype)
         z, saved = dense.forward(k, v, packed, network, dropped, seed, cu_seqlens)
     return z, [*packed, *saved] if save else []
 
@@ -273,7 +274,7 @@ class _Shared(torch.autograd.Function):
         return z, k, v
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, dz: Tensor | None, dk: Tensor | None, dv: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         nothing = (None,) * 4
@@ -293,7 +294,8 @@ class _Shared(torch.autograd.Function):
 def _share(
     k: Tensor, v: Tensor, weights: list[Tensor], biases: list[Tensor], *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    found: tuple[Tensor, Tensor, Tensor] = _Shared.apply(k, v, *rest, *weights, *biases)
+    apply: Any = _Shared.apply
+    found: tuple[Tensor, Tensor, Tensor] = apply(k, v, *rest, *weights, *biases)
     return found
 
 

@@ -12,16 +12,19 @@ from .tiles import tiles
 if TYPE_CHECKING:
     import jinja2
 
-PASSES = ("forward", "backward_inputs", "backward_weights")
+PASSES = ("pack", "forward", "backward_inputs", "backward_weights")
+ROLLING = ("forward_rolling", "backward_inputs_rolling")
+"""In place of `forward` and `backward_inputs`, where network.rolls."""
 
 
 def sources(network: Network) -> dict[str, str]:
-    """Every pass, by the name of its file."""
-    return {network.stem(name): render(name, network) for name in PASSES}
+    """Every pass in any dtype, by the name of its file."""
+    names = (*PASSES, *(ROLLING if network.rolls(2) else ()))
+    return {network.stem(name): render(name, network) for name in names}
 
 
 def render(name: str, network: Network) -> str:
-    """The source of one pass: `forward`, `backward_inputs` or `backward_weights`."""
+    """The source of one of PASSES or ROLLING."""
     layers = network.layers
     context = {
         "template": f"{name}.py.jinja",
@@ -41,15 +44,14 @@ def render(name: str, network: Network) -> str:
         ],
         "pre": ", ".join(f"pre{layer.index}_ptr" for layer in layers),
         "grads": ", ".join(f"d{layer.index}_ptr" for layer in layers),
-        "input_width": min(128, padded(layers[0].inputs)),
         "padded": padded,
         "inputs": [whole(network, layer) for layer in layers],
         "reaches": [layer.reach // network.phases for layer in layers],
         "befores": [sum(y.reach for y in layers[: x.index + 1]) // network.phases for x in layers],
         "afters": [sum(y.reach for y in layers[x.index :]) // network.phases for x in layers],
+        "parts": vectors(network),
         "places": network.places,
         "cuts": network.cuts,
-        "key_blocks": -(-network.key_dim // network.cuts[0].inputs),
     }
     return _environment().get_template(f"{name}.py.jinja").render(context)
 
@@ -95,6 +97,13 @@ def whole(network: Network, layer: Layer) -> list[Block]:
         for source, channels, first in parts
         for start in range(0, channels, block(channels))
     ]
+
+
+def vectors(network: Network) -> list[tuple[str, int, int]]:
+    """The parts of a head's packed vectors: argument, start and size."""
+    biases = [(f"b{layer.index}", layer.bias, layer.outputs) for layer in network.layers]
+    last = network.vectors - 1
+    return [*biases, ("wz", network.projection, network.channels[-1]), ("bz", last, 1)]
 
 
 def place(network: Network, index: int) -> str:

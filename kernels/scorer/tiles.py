@@ -10,7 +10,8 @@ ARCHITECTURES = ("sm_80", "sm_90")
 
 Tile = dict[str, Any]
 """BLOCK or ROWS (rows at once), num_warps; STAGES or num_stages of loops, CACHE of loads, maxnreg
-(registers per thread); PER_SM: programs on a multiprocessor at a time, where they take turns."""
+(registers per thread); PER_SM: programs on a multiprocessor at a time, where that sets how many
+there are."""
 
 
 def tiles(name: str, network: Network) -> dict[tuple[str, int], Tile]:
@@ -24,9 +25,14 @@ def tiles(name: str, network: Network) -> dict[tuple[str, int], Tile]:
 
 def choose(name: str, network: Network, target: str, size: int) -> Tile:
     """The tile of one pass."""
+    if name == "pack":
+        return {"BLOCK": 1024, "num_warps": 4}
+    if name.endswith("_rolling"):
+        return {"BLOCK": 64, "num_warps": 4, "num_stages": 3, "PER_SM": 2}
     if name == "backward_weights":
-        warps = 4 if size == 2 and target == "sm_90" else 8
-        return {"ROWS": 64 if size == 2 else 16, "num_warps": warps, "num_stages": 2}
+        if size == 2 and target == "sm_90":
+            return {"ROWS": 64, "num_warps": 4, "num_stages": 2, "maxnreg": 168, "PER_SM": 3}
+        return {"ROWS": 64 if size == 2 else 16, "num_warps": 8, "num_stages": 2, "PER_SM": 2}
     wide = max(network.channels) > 64
     # One stage is wrong on Hopper in 16 bits (operands by way of registers, loops unrolled by the
     # assembler of CUDA 12.8): seen on the GPU; two stages and more were right in all tiles tried.
@@ -38,6 +44,7 @@ def choose(name: str, network: Network, target: str, size: int) -> Tile:
         tile["num_warps"] = 8
     if name == "backward_inputs":
         return tile
+    tile["STAGES"] = 2
     if tile["num_warps"] == 4:
         return tile | {"PER_SM": 3, "maxnreg": 168}
     return tile | {"PER_SM": 2 if wide else 3}

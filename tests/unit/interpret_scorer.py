@@ -25,36 +25,42 @@ CASES: dict[str, tuple[Any, ...]] = {
     "one token, dropout": (SMALL, 1, 1, 6554, None),
     "dropout": (SMALL, 2, 60, 20000, None),
     "packed, odd channels": (Network(1, 20, 12, (20, 10, 5)), 1, 70, 6554, [0, 1, 20, 21, 25, 70]),
+    "two programs": (Network(1, 16, 16, (16, 8), (3, 3), (2, 2)), 1, 140, 6554, [0, 60, 69, 140]),
     "one layer of five taps": (Network(1, 16, 16, (70,), (5,), (1,)), 1, 40, 30000, None),
     "one tap, then far apart": (Network(2, 80, 24, (16, 70), (1, 3), (3, 4)), 1, 40, 0, None),
+    "no common stride": (Network(1, 8, 20, (16, 9), (3, 5), (3, 2)), 1, 90, 6554, None),
 }
 
 
-def run(case: tuple[Any, ...]) -> list[float]:
+def run(case: tuple[Any, ...], dtype: torch.dtype) -> list[float]:
     network, batch, tokens, dropped, edges = case
-    inputs = make(network, tokens, batch)
+    inputs = make(network, tokens, batch, dtype)
     cu_seqlens = None if edges is None else torch.tensor(edges)
     dz = torch.randn(batch, network.heads, tokens)
     expected = oracle(inputs, network, dz, dropped, cu_seqlens)
-    packed = packing.pack(inputs.weights, inputs.biases, network, torch.float32)
+    packed = launch.pack(inputs.weights, inputs.biases, network, dtype)
+    assert all(map(torch.equal, packed, packing.pack(*inputs[2:], network, dtype)))
     k, v = inputs.k.detach(), inputs.v.detach()
     call = launch.Call.of(network, tokens, dropped, torch.tensor(SEED), cu_seqlens)
     z, saved = launch.forward(k, v, packed, call, save=True)
-    dk, dv, gradient = launch.backward(dz, (None, None), k, v, packed, saved, call)
-    found = [z, dk, dv, *packing.unflatten(gradient, network)]
+    dk, _, gradient = launch.backward(dz, (None, v), k, v, packed, saved, call)
+    more, dv, again = launch.backward(dz, (k, None), k, v, packed, saved, call)
+    assert torch.equal(gradient, again)
+    found = [z, dk, dv, *packing.unflatten(gradient, network), more]
+    expected.append(expected[1] + k.double())
     return [relative(a, b) for a, b in zip(found, expected, strict=True)]
 
 
-def run_rows() -> list[float]:
+def run_rows(dtype: torch.dtype) -> list[float]:
     """How far logits of a stretch between rings are from those of the whole sequence, and from what
     stood there where none were asked for."""
     network, tokens, count = SMALL, 90, 20
-    inputs = make(network, tokens, 3)
-    packed = packing.pack(inputs.weights, inputs.biases, network, torch.float32)
+    inputs = make(network, tokens, 3, dtype)
+    packed = packing.pack(inputs.weights, inputs.biases, network, dtype)
     k, v = inputs.k.detach(), inputs.v.detach()
     whole, _ = launch.forward(k, v, packed, launch.Call(network))
     begin = torch.tensor([0, -1, 41], dtype=torch.int32)
-    rings = [torch.full((3, network.heads, size, 16), torch.nan) for size in (32, 37)]
+    rings = [torch.full((3, network.heads, size, 16), torch.nan, dtype=dtype) for size in (32, 37)]
     z = torch.zeros(3, network.heads, 41)
     for n, first in enumerate(begin.tolist()):
         there = torch.arange(max(0, first - 6), first + count + 6)
@@ -74,5 +80,9 @@ def run_rows() -> list[float]:
 if __name__ == "__main__":
     accept_new_numpy()
     torch.use_deterministic_algorithms(True)  # with it, new tensors hold NaN
-    found = {name: run(case) for name, case in CASES.items()}
-    print(json.dumps(found | {"rings": run_rows()}))
+    found = {name: run(case, torch.float32) for name, case in CASES.items()}
+    found["rings"] = run_rows(torch.float32)
+    for name, case in CASES.items():
+        if case[0].rolls(2):
+            found[f"{name}, float16"] = run(case, torch.float16)
+    print(json.dumps(found | {"rings, float16": run_rows(torch.float16)}))

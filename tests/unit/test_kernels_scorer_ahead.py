@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mixerlang.kernels import ahead
-from mixerlang.kernels.scorer.ahead import jobs
+from mixerlang.kernels.scorer.ahead import PLACES, job, jobs
 from mixerlang.kernels.scorer.network import Network
 
 SMALL = Network(4, 64, 64, (64, 32, 16))
@@ -16,10 +16,6 @@ CASES = [
     (SMALL, "float16", "sm_80"),
     (SMALL, "float32", "sm_90"),
 ]
-WIDE = ("scorer_forward", "scorer_backward_inputs", "scorer_backward_weights0")
-FEW = 32
-"""Bytes of a thread's registers that may go to memory: the assembler now and then spills an
-address or two to make room for one more program."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,14 +23,32 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MIXERLANG_CACHE", str(tmp_path_factory.getbasetemp() / "kernels"))
 
 
+def check(made: ahead.Job, architecture: str) -> str:
+    """The kernel's code for the GPU, as Triton writes it."""
+    compiled = ahead.build(made, architecture)
+    found = ahead.resources(compiled)
+    assert found.spilled == 0, (made.function, found)
+    assert found.shared <= ahead.LIMITS[architecture]
+    assert not found.serialized, made.function
+    assert not ahead.miscompiles(compiled)
+    return str(compiled.asm["ttgir"])
+
+
 @pytest.mark.parametrize(("network", "dtype", "architecture"), CASES)
 def test_fits_without_spills(network: Network, dtype: str, architecture: str) -> None:
-    for job in jobs(network, 0.1, dtype, architecture):
-        compiled = ahead.build(job, architecture)
-        found = ahead.resources(compiled)
-        assert found.spilled <= FEW, (job.function, found)
-        assert found.shared <= ahead.LIMITS[architecture]
-        assert not found.serialized, job.function
-        assert not ahead.miscompiles(compiled)
-        if (dtype, architecture) == ("bfloat16", "sm_90") and job.function in WIDE:
-            assert "ttng.warp_group_dot " in compiled.asm["ttgir"]
+    for made in jobs(network, 0.1, dtype, architecture):
+        text = check(made, architecture)
+        if (dtype, architecture) == ("bfloat16", "sm_90") and made.function != "scorer_pack":
+            assert "ttng.warp_group_dot " in text
+
+
+@pytest.mark.parametrize("name", ["forward_rolling", "backward_inputs_rolling"])
+def test_packed_sequences_fit(name: str) -> None:
+    check(job(SMALL, "bfloat16", "sm_90", name, 6554, PLACES[2:]), "sm_90")
+
+
+def test_rows_walk_where_that_was_measured() -> None:
+    assert SMALL.rolls(2, "sm_90")
+    assert not SMALL.rolls(2, "sm_80") and not SMALL.rolls(4, "sm_90")
+    assert not LARGE.rolls(2, "sm_90")
+    assert not Network(1, 64, 64, (64,), (9,), (2,)).rolls(2, "sm_90")
