@@ -34,6 +34,9 @@ LAYOUT = op.Layout(window=768, budget=512, sinks=4, kind="learned", lookahead=CN
 SMALL = op.Layout(window=64, budget=16, sinks=4, kind="learned", lookahead=CNN.lookahead)
 BYTES = 64 << 20
 """Caches that take turns hold at least so much: more than an L2 of 50 MB."""
+LAYERS = 24
+"""Steps in a graph, as a model of so many layers has them, if there is room for their caches."""
+ROOM = 16 << 30
 STEPS = 64
 Call = Callable[[], Any]
 
@@ -58,6 +61,13 @@ REHEARSAL = [Cell(1, 200, SMALL), Cell(2, 1000, SMALL)]
 DENSE_BATCHES, DENSE_CONTEXT = (1, 8, 32), 131072
 
 
+def copies(size: int) -> int:
+    """How many caches of so many bytes take turns in a graph."""
+    if harness.device() == "cpu":
+        return 2
+    return max(1 + BYTES // size, min(LAYERS, ROOM // size))
+
+
 class Ours:
     """States filled as they stand after `context` tokens, and the inputs of a step."""
 
@@ -68,9 +78,13 @@ class Ours:
         self.scorer = _scorer(device)
         first = self._state(device)
         self.bytes = sum(x.numel() * x.element_size() for x in first.values())
-        self.states = [first, *(
-            {name: x.clone() for name, x in first.items()} for _ in range(BYTES // self.bytes)
-        )]
+        self.states = [
+            first,
+            *(
+                {name: x.clone() for name, x in first.items()}
+                for _ in range(copies(self.bytes) - 1)
+            ),
+        ]
         shape = (cell.batch, 1, HEADS, DIM)
         self.new = [torch.randn(shape, device=device).bfloat16() for _ in range(4)]
         self.seen = torch.full((cell.batch,), cell.context, dtype=torch.int64, device=device)
@@ -126,7 +140,7 @@ class Dense:
         self.bytes = 4 * cell.batch * HEADS * cell.context * DIM
         self.caches = [
             [torch.randn(shape, device=device, dtype=torch.bfloat16) for _ in range(2)]
-            for _ in range(1 + BYTES // self.bytes)
+            for _ in range(copies(self.bytes))
         ]
         self.q = torch.randn(cell.batch, HEADS, 1, DIM, device=device).bfloat16()
 

@@ -16,8 +16,9 @@ from ..primitives.attention import Attention
 from ..primitives.ffn import SwiGLU
 from ..primitives.norm import Alibi, RMSNorm, Rope
 from ..primitives.recurrence import Recurrence
+from ..primitives.scan import Scan
 from ..source import Span
-from . import recurrences, rows
+from . import recurrences, rows, scans
 from .apart import told_apart
 from .kernels import budget, dropout, scorer, variants
 from .serve import Softmax, softmaxes
@@ -133,6 +134,9 @@ def _planned(node: Node, dtype: str, architecture: str) -> Iterator[Planned]:
     elif isinstance(op, Recurrence):
         for job in recurrences.jobs(op, dtype, architecture):
             yield Planned(job, architecture, dtype, op.origin.of("key_dim") or node.span, {})
+    elif isinstance(op, Scan):
+        for job in scans.jobs(op):
+            yield Planned(job, architecture, dtype, op.origin.span or node.span, {})
     elif isinstance(op, SwiGLU):
         for job in swiglu(dtype):
             yield Planned(job, architecture, dtype, node.span, {})

@@ -11,9 +11,14 @@ from dataclasses import dataclass
 
 from ..ir.graph import TensorType
 from ..primitives import pointwise as p
+from ..primitives.attention import Attention
 from ..primitives.base import Op
+from ..primitives.ffn import Mlp, SwiGLU
 from .expression import Call, Expression, Items
 from .shape import X0, LayerShape, Step, X
+
+TAKE_A_RESIDUAL = (Attention, SwiGLU, Mlp)
+"""Ops whose modules add their result to a residual that they are given."""
 
 FUNCTIONS = {
     "silu": "F.silu({})",
@@ -38,9 +43,11 @@ def statements(shape: LayerShape) -> tuple[tuple[Statement, ...], str]:
     """The statements of a layer, and the name that holds its output."""
     names = {X: "x", X0: "x0"}
     last = _last_uses(shape)
-    found = []
+    found: list[Statement] = []
     for place, step in enumerate(shape.steps):
         expression = _expression(step, [names[value] for value in step.inputs])
+        if (residual := _residual(shape, place, last)) is not None:
+            expression = _on_top_of(names[residual], found.pop().expression)
         live = {names[value] for value in names if value == X0 or last.get(value, -1) > place}
         target = _free(_stem(step, names, live), live)
         names[place + 2] = target
@@ -57,6 +64,24 @@ def _last_uses(shape: LayerShape) -> dict[int, int]:
     """The place of the last step that reads each value; past the end for the output."""
     last = {value: place for place, step in enumerate(shape.steps) for value in step.inputs}
     return last | {shape.output: len(shape.steps)}
+
+
+def _residual(shape: LayerShape, place: int, last: dict[int, int]) -> int | None:
+    """The value that the step before, whose result nobody else reads, can add its result to
+    itself, where this step is that sum: on a GPU a step of decoding then has a launch less."""
+    step, before = shape.steps[place], place + 1
+    if place == 0 or not isinstance(step.op, p.Add) or len(step.inputs) != 2:
+        return None
+    if before not in step.inputs or last[before] != place:
+        return None
+    if not isinstance(shape.steps[place - 1].op, TAKE_A_RESIDUAL):
+        return None
+    return next((value for value in step.inputs if value != before), None)
+
+
+def _on_top_of(residual: str, call: Expression) -> Expression:
+    assert isinstance(call, Call)
+    return Call(call.name, (*call.arguments, ("residual", residual)))
 
 
 def _stem(step: Step, names: dict[int, str], live: set[str]) -> str:

@@ -14,7 +14,7 @@ from .statement import Statement
 BODY = 8
 """Columns that the body of a method is indented by."""
 
-COLUMN = 56
+COLUMN = 64
 """Shape comments of a forward line up, unless its statements reach beyond this column."""
 
 

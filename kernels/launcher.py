@@ -7,6 +7,7 @@ choice, and hands over plain addresses.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -77,3 +78,10 @@ class Launcher:
             if len(self.chosen) >= MOST_CHOICES:
                 self.chosen.clear()
             self.chosen[key] = compiled
+
+
+@cache
+def early(index: int | None) -> bool:
+    """Whether a GPU may start a launch before the one before it is over (launch_pdl): Hopper and
+    later. Such a kernel waits for what it reads, and before it writes."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability(index) >= (9, 0)

@@ -214,10 +214,12 @@ def convolution_backward(
                 sums += (weight_sums[k] + own * taps[k],)
             weight_sums = sums
             taps = taps[1:]
-            # Of a token before the start of this one's sequence nothing comes from it.
+            # A token before the start of this one's sequence is owed nothing by it.
             sums = ()
             for k in tl.static_range(KERNEL - 1):
-                mine = tl.where(t - (KERNEL - 1) + k >= begin, d, 0.0)
+                mine = d
+                if places_ptr is not None:
+                    mine = tl.where(t - (KERNEL - 1) + k >= begin, d, 0.0)
                 sums += (owed[k] + weight[k] * mine,)
             sums += (weight[KERNEL - 1] * d,)
             done = t - (KERNEL - 1)
@@ -348,21 +350,24 @@ def unmapped(dy, z, silu, norm, NORMED: tl.constexpr, PADDED: tl.constexpr, BLOC
         y = tl.where(silu, z * share, z)
         scale = inverse_length(y, PADDED, BLOCK)
         normed = y * scale
-        along = head_sum(dy * normed, PADDED, BLOCK)
+        along = spread(head_sums(dy * normed, PADDED, BLOCK), PADDED, BLOCK)
         dy = tl.where(norm, (dy - normed * along) * scale, dy)
     return tl.where(silu, dy * share * (1 + z * (1 - share)), dy)
 
 
 @triton.jit
 def inverse_length(y, PADDED: tl.constexpr, BLOCK: tl.constexpr):
-    return 1 / tl.sqrt_rn(head_sum(y * y, PADDED, BLOCK) + EPSILON)
+    """(BLOCK,): of each head, at all of its channels. Padding holds zeros."""
+    return spread(tl.rsqrt(head_sums(y * y, PADDED, BLOCK) + EPSILON), PADDED, BLOCK)
 
 
 @triton.jit
-def head_sum(y, PADDED: tl.constexpr, BLOCK: tl.constexpr):
-    """(BLOCK,): of each head, at all of its channels. Padding holds zeros."""
-    if PADDED == BLOCK:
-        return tl.zeros_like(y) + tl.sum(y, 0)
-    heads = tl.reshape(y, [BLOCK // PADDED, PADDED])
-    total = tl.sum(heads, 1, keep_dims=True)
-    return tl.reshape(tl.broadcast_to(total, [BLOCK // PADDED, PADDED]), [BLOCK])
+def head_sums(y, PADDED: tl.constexpr, BLOCK: tl.constexpr):
+    """(heads, 1)."""
+    return tl.sum(tl.reshape(y, [BLOCK // PADDED, PADDED]), 1, keep_dims=True)
+
+
+@triton.jit
+def spread(heads, PADDED: tl.constexpr, BLOCK: tl.constexpr):
+    """(heads, 1) to (BLOCK,)."""
+    return tl.reshape(tl.broadcast_to(heads, [BLOCK // PADDED, PADDED]), [BLOCK])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
-from triton.language.extra.cuda import gdc_wait  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 UNSEEN = tl.constexpr(-1.0e30)  # finite: a row that sees nothing has no inf - inf
@@ -62,6 +62,8 @@ def decode_attend(
     entries; death: of decode_update, where there are several tokens; RING: the capacity, 0 where
     the ring never comes round. o (N, T, H, VALUE_DIM); float32 and for several splits alone,
     partial (N * G * row blocks, SPLITS, ROWS, PADDED_VALUE_DIM) and stats (the same, 2, ROWS)."""
+    if EARLY:
+        gdc_launch_dependents()  # what comes next waits in its turn, once its weights are there
     split = tl.program_id(0)
     program = tl.program_id(1).to(tl.int64)
     row_block = tl.program_id(2)
@@ -108,7 +110,7 @@ def decode_attend(
         x = start + tl.arange(0, BLOCK)
         inside = x < last
         visible, distance = sight(
-            x, inside, in_ring, seen, token, position_ptr, death_ptr,
+            x[None, :], inside[None, :], in_ring, seen, token[:, None], position_ptr, death_ptr,
             TOKENS, WINDOW, RING, RATE, STRIDED, SINKS, SLOTS,
         )  # fmt: skip
         entry = tl.where(x < in_ring, x, x - in_ring + capacity) if SLOTS > 0 else x
@@ -175,7 +177,8 @@ def sight(
     SINKS: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    """Which entries x each row sees, and how far back they are: (ROWS, BLOCK) both."""
+    """Which entries x each row sees, and how far back they are: of the shape that x and token
+    broadcast to."""
     newest = seen + TOKENS - 1
     # A ring's entry is as good as the latest position that may stand there: what stood there
     # before is beyond the window. Where RING is 0 the ring never comes round.
@@ -184,27 +187,27 @@ def sight(
         in_slot = x >= in_ring
         slot = x - in_ring
         j = tl.where(in_slot, tl.load(position_ptr + slot, mask=in_slot & inside, other=-1), j)
-    distance = seen + token[:, None] - j[None, :]
-    past = (distance >= 0) & (inside & (j >= 0))[None, :]
+    distance = seen + token - j
+    past = (distance >= 0) & inside & (j >= 0)
     visible = past
     if WINDOW > 0:
         visible &= distance < WINDOW
     if RATE > 1:
-        visible &= (distance % RATE == 0) | (j < SINKS)[None, :]
+        visible &= (distance % RATE == 0) | (j < SINKS)
     if STRIDED > 0:
         visible |= past & (distance % STRIDED == 0)
     if SLOTS > 0:
-        visible |= past & in_slot[None, :]
+        visible |= past & in_slot
         if TOKENS > 1:
             # In slots some die while the step lasts; of the ring some outlive the window.
             late = j - (seen - WINDOW + 1)
             leaves = (late >= 0) & (late < TOKENS - 1) & (x < in_ring) & (j >= 0)
             death_at = death_ptr + tl.where(in_slot, slot, SLOTS + late)
             death = tl.load(death_at, mask=(in_slot | leaves) & inside, other=0)
-            alive = past & (token[:, None] < death[None, :])
-            visible = tl.where(in_slot[None, :], alive, visible | alive)
+            alive = past & (token < death)
+            visible = tl.where(in_slot, alive, visible | alive)
     elif SINKS > 0:
-        visible |= past & (j < SINKS)[None, :]
+        visible |= past & (j < SINKS)
     return visible, distance
 
 

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from ..launcher import early
 from . import attend as attend_kernels
 from . import update as update_kernels
 from .cut import (
@@ -49,7 +50,7 @@ def update(
     if layout.kind == "norm" and layout.contested:
         assert raw_k is not None
         new_z = norms(raw_k)
-    slots, ring = layout.slots, ring_size(layout, state)
+    slots, ring, soon = layout.slots, ring_size(layout, state), early(k.device.index)
     death = None
     if slots and tokens > 1:
         death = seen.new_empty(batch, kv_heads, slots + tokens - 1, dtype=torch.int32)
@@ -59,8 +60,9 @@ def update(
         *(k, v, raw_k, new_z, seen),
         *(*k.stride()[:3], *v.stride()[:3], *((0, 0, 0) if raw_k is None else raw_k.stride()[:3])),
         ring,
-        **update_constants(layout, _shape(k, v, kv_heads), ring, early(k.device.index)),
+        **update_constants(layout, _shape(k, v, kv_heads), ring, soon),
         num_warps=update_warps(layout),
+        launch_pdl=soon,
     )
     return death
 
@@ -132,12 +134,6 @@ def _processors(index: int) -> int:
         return 1
     count: int = torch.cuda.get_device_properties(index).multi_processor_count
     return count
-
-
-@cache
-def early(index: int | None) -> bool:
-    """Whether the GPU may start a launch before the one before it is over."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability(index) >= (9, 0)
 
 
 def _adjacent(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
-from triton.language.extra.cuda import gdc_launch_dependents  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 PINNED = tl.constexpr(2**63 - 1)
 
@@ -68,6 +68,7 @@ def decode_update(
     channels) with the strides given; new_z (N, T, G) contiguous. death: (N, G, SLOTS + TOKENS - 1).
     """
     if EARLY:
+        gdc_wait()  # for what makes the new tokens
         gdc_launch_dependents()  # decode_attend may stand ready; it waits for what is written here
     program = tl.program_id(0).to(tl.int64)
     batch, head = program // KV_HEADS, program % KV_HEADS

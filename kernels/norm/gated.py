@@ -80,6 +80,7 @@ def gated_norm_backward(
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
     ROWS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """dx and dgate; and of this program's `turns` blocks their share of the weight's gradient,
     partial (programs, DIM) float32.
@@ -90,7 +91,7 @@ def gated_norm_backward(
     channel = tl.arange(0, PADDED)
     weight = tl.load(weight_ptr + channel, mask=channel < DIM, other=0).to(tl.float32)[None, :]
     total = tl.zeros([ROWS, PADDED], tl.float32)
-    for turn in range(turns):
+    for turn in tl.range(turns, num_stages=STAGES):
         row = (turn * tl.num_programs(0) + tl.program_id(0)) * ROWS + tl.arange(0, ROWS)
         mask = (row < rows)[:, None] & (channel < DIM)[None, :]
         at = addresses(row, channel, tokens, x_batch, x_token, x_head, HEADS)
@@ -132,4 +133,4 @@ def addresses(row, channel, tokens, batch_stride, token_stride, head_stride, HEA
 @triton.jit
 def inverse_norm(x, DIM: tl.constexpr, EPS: tl.constexpr):
     """(ROWS, 1): 1 / sqrt(mean of squares + eps)."""
-    return 1 / tl.sqrt_rn(tl.sum(x * x, 1, keep_dims=True) / DIM + EPS)
+    return tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / DIM + EPS)

@@ -16,6 +16,8 @@ ELEMENTS = 4096
 PROGRAMS = 1056
 """Of the backward pass, eight for each of an H100's multiprocessors: they take turns at blocks."""
 WARPS = 4
+STAGES = 1
+"""Blocks on their way in the backward pass."""
 
 
 def forward(x: Tensor, gate: Tensor | None, weight: Tensor, silu: bool, eps: float) -> Tensor:
@@ -59,12 +61,14 @@ def constants(heads: int, dim: int, silu: bool, eps: float) -> dict[str, Any]:
     padded = 1 << max(dim - 1, 0).bit_length()
     rows = max(1, ELEMENTS // padded)
     sizes = {"HEADS": heads, "DIM": dim, "PADDED": padded, "ROWS": rows}
-    return {"EPS": eps, "SILU": silu} | sizes | {"num_warps": WARPS}
+    return {"EPS": eps, "SILU": silu} | sizes | {"STAGES": STAGES, "num_warps": WARPS}
 
 
 @cache
 def _launcher(name: str, fixed: tuple[tuple[str, Any], ...]) -> Launcher:
-    return Launcher(getattr(gated, f"gated_norm_{name}"), dict(fixed))
+    kernel = getattr(gated, f"gated_norm_{name}")
+    named = (*kernel.arg_names, "num_warps")
+    return Launcher(kernel, {key: value for key, value in fixed if key in named})
 
 
 def _strides(x: Tensor | None) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from .call import Call, joined
 from .chunk import SoftmaxRule
 from .head_group import head_groups
 from .keeps import Full, GatedKeep, Keep
+from .linear import linear, together
 from .mixer import Context, Mixer, State
 from .norm import LayerNorm, RMSNorm
 from .position import Alibi, Rope, rotated
@@ -86,14 +87,14 @@ class Attention(Mixer):
         held = all(group.on_kernels(scoped(f"groups.{index}", state)) for index, group in groups)
         return None if held else "its cache is that of plain PyTorch, whose work grows with it"
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: Context, residual: Tensor | None = None) -> Tensor:
+        """(B, T, dim), added to a residual if one is given: a step does that in one launch."""
         call = self._call(x, context)
         self._check_length(call)
         y = self._attended(call, self._branch_gates(x)).flatten(2)
         if self.g_proj is not None:
             y = y * torch.sigmoid(self.g_proj(x))
-        result: Tensor = self.o_proj(y)
-        return result
+        return linear(y, self.o_proj, residual)
 
     def _attended(self, call: Call, gates: Tensor | None) -> Tensor:
         """(B, T, H, E); leaves the new state with the cache."""
@@ -116,9 +117,7 @@ class Attention(Mixer):
         return joined(parts, [group.query_heads(call) for group in self.groups])
 
     def _call(self, x: Tensor, context: Context) -> Call:
-        q = torch.unflatten(self.q_proj(x), -1, (self.heads, -1))
-        k = torch.unflatten(self.k_proj(x), -1, (self.kv_heads, -1))
-        v = torch.unflatten(self.v_proj(x), -1, (self.kv_heads, -1))
+        q, k, v, both = self._heads(x)
         q_norm, k_norm = self.q_norm, self.k_norm
         raw_k = None
         if any(group.reads_raw_keys(self.branches) for group in self.groups):
@@ -126,12 +125,31 @@ class Attention(Mixer):
             k_norm = None
         if isinstance(self.position, Rope):
             places = context.sequences.places
-            q = rotated(q, places, self.position, q_norm)
-            k = rotated(k, places, self.position, k_norm)
+            if both is not None and self.q_norm is None:
+                both = rotated(both, places, self.position)
+                q, k = torch.split(both, [self.heads, self.kv_heads], dim=2)
+            else:
+                q = rotated(q, places, self.position, q_norm)
+                k = rotated(k, places, self.position, k_norm)
         else:
             q = q if q_norm is None else q_norm(q)
             k = k if k_norm is None else k_norm(k)
         return Call(q, k, v, raw_k, self._rule(x), context)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """q (B, T, H, D), k (B, T, G, D), v (B, T, G, E); also q and k as one, (B, T, H + G, D),
+        where one launch made them."""
+        layers = self.q_proj, self.k_proj, self.v_proj
+        made, both = together(x, *layers), None
+        if made is None:
+            q, k, v = (layer(x) for layer in layers)
+        else:
+            q, k, v = torch.split(made, [layer.out_features for layer in layers], dim=-1)
+            joint = made[..., : -v.shape[-1]]
+            both = torch.unflatten(joint, -1, (self.heads + self.kv_heads, -1))
+        q = torch.unflatten(q, -1, (self.heads, -1))
+        k, v = (torch.unflatten(x, -1, (self.kv_heads, -1)) for x in (k, v))
+        return q, k, v, both
 
     def _rule(self, x: Tensor) -> SoftmaxRule:
         slopes = None

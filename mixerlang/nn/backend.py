@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -107,7 +106,7 @@ def _triton_problem() -> str | None:
     """Why triton cannot be used, if so. Found out before the first launch, which a broken one would
     stop in the middle of a model."""
     try:
-        import_module("triton")
+        import triton  # type: ignore[import-not-found,import-untyped,unused-ignore] # noqa: F401
     except ModuleNotFoundError as error:
         if error.name == "triton":
             return "is not installed (pip install triton)"

@@ -20,8 +20,9 @@ from ..kernels.convolution.op import convolve
 from ..kernels.norm.gated_op import gated_norm
 from ..kernels.recurrence import step_op
 from ..kernels.recurrence.op import recurrence
-from ..kernels.recurrence.step_rule import SPAN, StepRule
+from ..kernels.recurrence.step_rule import SPAN, StepRule, chain, unserved
 from ..kernels.recurrence.step_state import Weights
+from ..kernels.recurrence.variant import unserved as chunks_unserved
 from .decay import Additive, Decay, Delta, Fixed, FixedDecay, Scalar, Update, Vector
 from .features import Compose, Elu1, Feature, Identity, L2Norm, Relu, Silu, Softmax
 from .mixer import Context, State
@@ -32,17 +33,24 @@ from .weights import version
 if TYPE_CHECKING:
     from .recurrence import Recurrence
 
-ACTIVATIONS: dict[type[Feature], str] = {Silu: "silu", Relu: "relu", Elu1: "elu1"}
-NORMS: dict[type[Feature], str] = {L2Norm: "l2norm", Softmax: "softmax"}
+WORDS: dict[type[Feature], str] = {
+    Identity: "identity",
+    Silu: "silu",
+    Relu: "relu",
+    Elu1: "elu1",
+    L2Norm: "l2norm",
+    Softmax: "softmax",
+}
+"""Of the maps that a step knows."""
 
 
 # ------------------------------------------------------------------------------------- planning
 
 
 class Plan(NamedTuple):
-    """rule: of a step; None where kernels do not serve the layer, for this reason. in_conv:
-    whether the maps of q, k and v go along with their convolution. prepared: whether q and k are
-    mapped before a step, as it cannot."""
+    """rule: of a step; None where kernels do not serve the layer. reason: why they do not, or why
+    only steps are theirs. in_conv: whether the maps of q, k and v go along with their convolution.
+    prepared: whether q and k are mapped before a step, as it cannot."""
 
     rule: StepRule | None
     reason: str | None = None
@@ -62,45 +70,35 @@ def plan(
     **fixed: Any,
 ) -> Plan:
     """For the arguments of a layer; `fixed` are those that a rule takes as they are."""
-    maps, value_maps = chain(features), chain(values)
+    words, width = words_of(features), features.width(key_dim)
+    reason = unserved(words, words_of(values), rope=position is not None, conv=conv, key_dim=width)
+    if reason is not None:
+        return Plan(None, reason)
+    maps, value_maps = chain(words), chain(words_of(values))
+    assert value_maps is not None
     prepared = maps is None or position is not None
-    if prepared and conv:
-        return Plan(None, "no kernel serves these features, or rope, after a convolution")
-    if value_maps is None or value_maps[1] != "none":
-        return Plan(None, "no kernel serves this map on v")
     activation, norm = ("none", "none") if maps is None or prepared else maps
-    try:
-        rule = StepRule(
-            key_dim=features.width(key_dim),
-            conv=conv,
-            activation=activation,
-            norm=norm,
-            value_activation=value_maps[0],
-            delta=isinstance(update, Delta),
-            **decay_of(decay),
-            **step_of(update),
-            **fixed,
-        )
-    except ValueError as problem:
-        return Plan(None, str(problem))
+    rule = StepRule(
+        key_dim=width,
+        conv=conv,
+        activation=activation,
+        norm=norm,
+        value_activation=value_maps[0],
+        delta=isinstance(update, Delta),
+        **decay_of(decay),
+        **step_of(update),
+        **fixed,
+    )
     served = {"none", "silu", "l2norm"}
     in_conv = conv > 0 and {activation, norm, value_maps[0]} <= served
-    return Plan(rule, in_conv=in_conv, prepared=prepared)
+    reason = chunks_unserved(width, rule.value_dim, rule.normalize)
+    return Plan(rule, reason, in_conv, prepared)
 
 
-def chain(feature: Feature) -> tuple[str, str] | None:
-    """An activation and then a norm, "none" for either; None where a feature is something else."""
-    activation, norm = "none", "none"
-    for part in feature.parts if isinstance(feature, Compose) else (feature,):
-        if isinstance(part, Identity):
-            continue
-        if type(part) in ACTIVATIONS and activation == norm == "none":
-            activation = ACTIVATIONS[type(part)]
-        elif type(part) in NORMS and norm == "none":
-            norm = NORMS[type(part)]
-        else:
-            return None
-    return activation, norm
+def words_of(feature: Feature) -> list[str]:
+    """The maps that it is, one after another; "" for one that no step knows."""
+    parts = feature.parts if isinstance(feature, Compose) else (feature,)
+    return [WORDS.get(type(part), "") for part in parts]
 
 
 def decay_of(decay: Decay) -> dict[str, Any]:
@@ -153,8 +151,8 @@ def mix(layer: Recurrence, x: Tensor, context: Context) -> Tensor:
 def _sequence(layer: Recurrence, rule: StepRule, x: Tensor, context: Context) -> Tensor:
     """A call of many tokens, or one that is differentiated."""
     sequences, state, cache = context.sequences, context.state, context.cache
-    starts, before = sequences.cu_seqlens, State()
-    tail = None
+    starts, tail = sequences.cu_seqlens, None
+    before: State = {}
     if state is not None and cache is not None and cache.longest > 0:
         step_op.catch_up(rule, state, weights(layer, rule), seen=sequences.offsets)
         before, tail = state, step_op.tail(rule, state, sequences.offsets)

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..kernels.linear.cut import MOST_WEIGHTS
+from .linear import together
+
 
 def projection(dim: int, out: int, rank: int | None = None, *, bias: bool = False) -> nn.Module:
     """dim -> out, or dim -> rank -> out; a bias only at the end."""
@@ -23,18 +26,35 @@ def projected(
     """What each of the modules makes of x (..., dim), by name; those `joined` side by side too,
     under that name.
 
-    Where many rows are mapped, all plain linear maps are one matmul, or two: the joined, the rest.
+    With some joined, all plain linear maps are one matmul, or two: those, and the rest. Without,
+    as in steps, nothing is stacked; of few rows, several maps are one launch.
     """
     if not joined:
-        return {name: module(x) for name, module in modules.items()}
+        return _one_by_one(x, modules)
     first = {name: modules[name] for name in joined if name in modules}
     rest = {name: module for name, module in modules.items() if name not in first}
-    whole = torch.cat([m(x) for m in first.values()], -1) if not _plain(first) else _one(x, first)
-    found = {"joined": whole} | _parts(whole, [_width(m) for m in first.values()], list(first))
+    if _plain(first):
+        whole = _one(x, first)
+        found = _parts(whole, [_width(module) for module in first.values()], list(first))
+    else:
+        found = {name: module(x) for name, module in first.items()}
+        whole = torch.cat(list(found.values()), dim=-1)
+    found["joined"] = whole
     plain = {name: module for name, module in rest.items() if _plain({name: module})}
     if plain:
         found |= _parts(_one(x, plain), [_width(m) for m in plain.values()], list(plain))
     return found | {name: module(x) for name, module in rest.items() if name not in plain}
+
+
+def _one_by_one(x: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    plain = [name for name, module in modules.items() if _plain({name: module})]
+    for start in range(0, len(plain), MOST_WEIGHTS):
+        names = plain[start : start + MOST_WEIGHTS]
+        y = together(x, *(modules[name] for name in names))
+        if y is not None:
+            found |= _parts(y, [_width(modules[name]) for name in names], names)
+    return found | {name: module(x) for name, module in modules.items() if name not in found}
 
 
 def _plain(modules: Mapping[str, nn.Module]) -> bool:
@@ -57,7 +77,9 @@ def _parts(x: Tensor, widths: list[int], names: list[str]) -> dict[str, Tensor]:
 
 
 def _one(x: Tensor, modules: Mapping[str, nn.Module]) -> Tensor:
-    weights = [module.weight for module in modules.values()]
+    weights: list[Tensor] = [module.get_parameter("weight") for module in modules.values()]
+    if torch.compiler.is_compiling():  # which decides by itself what to keep
+        return F.linear(x, torch.cat(weights))
     y: Tensor = _Stacked.apply(x, *weights)  # type: ignore[no-untyped-call]
     return y
 

@@ -25,6 +25,7 @@ from .activation import ACTIVATIONS
 from .convolution import CausalConv
 from .decay import Additive, Decay, Delta, NoDecay, Shape, Update, widen
 from .features import Feature, Identity
+from .linear import linear
 from .mixer import Context, Mixer, Sequences, State
 from .norm import RMSNorm
 from .position import Rope, rotated
@@ -152,8 +153,7 @@ class Recurrence(Mixer):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         if self._on_kernels(x, context):
             o: Tensor = fused_recurrence.mix(self, x, context)
-            y: Tensor = self.o_proj(o.flatten(-2))
-            return y
+            return linear(o.flatten(-2), self.o_proj)
         return self._in_plain_pytorch(x, context)
 
     def _on_kernels(self, x: Tensor, context: Context) -> bool:

@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..kernels.scan import rule as kernel_rule
+from ..kernels.scan.launch import problem
+from ..kernels.scan.op import scan
+from . import backend
 from .activation import ACTIVATIONS
 from .equation import Axes, Equations, Value
 from .features import Feature, Identity
-from .mixer import Context, Mixer, State
+from .mixer import Context, Mixer, Sequences, State
 from .norm import RMSNorm
 from .operands import LAYERS, Brought, Maps, OperandLayer, RuleOperand, Sizes
 from .position import Rope
@@ -54,8 +58,15 @@ class Rule:
     lines: tuple[str, ...]
 
 
+def said(rule: Rule) -> kernel_rule.Equations:
+    """A rule as its kernels take it."""
+    states = tuple((each.name, each.axes) for each in rule.states)
+    operands = tuple((each.name, each.axes) for each in rule.operands)
+    return kernel_rule.Equations(states, operands, rule.lines)
+
+
 class Scan(Mixer):
-    """A recurrence of its own equations.
+    """A recurrence of its own equations: on a GPU in one launch, elsewhere in plain PyTorch.
 
     State: those of the rule, in float32, and `k.conv`, the tail of the convolution of each operand.
     """
@@ -81,6 +92,8 @@ class Scan(Mixer):
         self.rule = rule
         self.equations = Equations(rule.lines)
         self.sizes = {"key": features.width(key_dim), "value": value_dim}
+        self.said = said(rule)
+        self.problem = problem(self.said, value_heads, self.sizes["key"], value_dim)
         self.output = output
         sizes = Sizes(dim, heads, value_heads, key_dim, self.sizes["key"], value_dim)
         maps = Maps(features, values, position, conv, key_dim**-0.5 if scale is None else scale)
@@ -117,22 +130,39 @@ class Scan(Mixer):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         sequences = context.sequences
         state = dict(context.state or self.new_state(sequences.batch, None, x.dtype, x.device))
-        call = Brought(x, sequences, state, self.value_heads)
+        brought = Brought(x, sequences, state, self.value_heads)
         for layer in self._layers():
-            layer(call)
+            layer(brought)
         held = {each.name: state[each.name] for each in self.rule.states}
-        valid = sequences.valid if sequences.packed else None
         with _without_autocast(x):
-            o, held = self._scan(call.values, held, sequences.length, valid)
+            run = self._launched if self.launches(x) else self._scan
+            o, held = run(brought.values, held, sequences)
         state.update(held)
         if context.cache is not None:
             context.store(state)
         return self._finish(sequences.pack(o).to(x.dtype), x)
 
+    def launches(self, x: Tensor) -> bool:
+        """Whether a kernel runs the equations: there is none off a GPU."""
+        if not (x.is_cuda and backend.kernels(x)):
+            return False
+        if self.problem is not None:
+            backend.explain(f"plain PyTorch runs the recurrence {self.rule.name}: {self.problem}")
+        return self.problem is None
+
+    def _launched(
+        self, values: dict[str, Value], held: Held, sequences: Sequences
+    ) -> tuple[Tensor, Held]:
+        """As _scan, in one launch."""
+        operands = [values[each.name].tensor for each in self.rule.operands]
+        o, after = scan(self.said, operands, list(held.values()), sequences.counts)
+        return o, dict(zip(held, after, strict=True))
+
     def _scan(
-        self, values: dict[str, Value], held: Held, length: int, valid: Tensor | None
+        self, values: dict[str, Value], held: Held, sequences: Sequences
     ) -> tuple[Tensor, Held]:
         """o (N, T, value_heads, value_dim) and the states after the last token."""
+        length, valid = sequences.length, sequences.valid if sequences.packed else None
         keep = torch.is_grad_enabled() and length > SEGMENT
         outputs = []
         for start in range(0, length, SEGMENT):

@@ -83,8 +83,8 @@ class CnnScorer(nn.Module):
         return op.logits_and_inputs(k, v, *weights, **options, cu_seqlens=cu_seqlens)
 
     def packed(self, dtype: torch.dtype) -> Scorer:
-        """For steps: the weights as kernels read them, made anew when one has changed. Those of
-        other dtypes stay: a CUDA graph may read them."""
+        """For steps: the weights as kernels read them, made anew when one has changed (a write
+        through `.data` does not tell). Those of other dtypes stay: a CUDA graph may read them."""
         weights, biases = self.parameters_in_order
         key = tuple(map(version, [*weights, *biases]))
         if dtype not in self._packed or self._packed[dtype][0] != key:

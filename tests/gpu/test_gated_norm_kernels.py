@@ -22,7 +22,7 @@ LARGE = {
 ALL = CASES | LARGE
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 @pytest.mark.parametrize("case", ALL.values(), ids=list(ALL))
 def test_agrees_with_float64(case: Case, dtype: torch.dtype) -> None:
     found = errors(case, op.gated_norm, "cuda", dtype)

@@ -108,7 +108,7 @@ def errors(
     gradients = torch.autograd.grad(
         found, [ours[n] for n in names], [u.to(device, dtype) for u in up]
     )
-    known = torch.autograd.grad(wanted[:-1], [exact[n] for n in names], [u.to(device) for u in up])
+    known = torch.autograd.grad(wanted[:-1], [exact[n] for n in names], up)
     pairs = zip((*found, tail, *gradients), (*wanted, *known), strict=True)
     return [relative(a, b) for a, b in pairs if b.numel()]
 

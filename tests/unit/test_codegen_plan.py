@@ -91,17 +91,31 @@ def test_statements_of_the_usual_blocks(tmp_path: Path) -> None:
     mix = 'h = self.mixer(h, context.child("mixer"))'
     wanted = {
         "prenorm": ["h = self.norm1(x)", mix, "x = x + h",
-                    "h = self.norm2(x)", "h = self.ffn(h)", "x = x + h"],
+                    "h = self.norm2(x)", "x = self.ffn(h, residual=x)"],
         "postnorm": ['h = self.mixer(x, context.child("mixer"))', "x = x + h", "x = self.norm1(x)",
-                     "h = self.ffn(x)", "x = x + h", "x = self.norm2(x)"],
+                     "x = self.ffn(x, residual=x)", "x = self.norm2(x)"],
         "parallel": ["h = self.norm1(x)", 'h1 = self.mixer(h, context.child("mixer"))',
-                     "h = self.ffn(h)", "h = h1 + h", "x = x + h"],
+                     "h = self.ffn(h, residual=h1)", "x = x + h"],
     }  # fmt: skip
     for block, lines in wanted.items():
         plan = plan_of(f"block = {block}; layers = [{GDN}] * 2", tmp_path)
         assert len(plan.classes) == 1
         assert forward(plan.classes[0]) == lines
         assert plan.classes[0].result == "x"
+
+
+def test_a_result_that_others_read_is_added_apart(tmp_path: Path) -> None:
+    """What takes a residual gets it where nobody else reads what it would give without."""
+    block = """block odd(mixer, ffn) {
+      h = mixer(x); x = x + h; h = x * h; x = h + ffn(x)
+    }"""
+    plan = plan_of("block = odd; layers = [attention(2)]", tmp_path, block)
+    assert forward(plan.classes[0]) == [
+        'h = self.mixer(x, context.child("mixer"))', "x = x + h", "h = x * h",
+        "x = self.ffn(x, residual=h)",
+    ]  # fmt: skip
+    plan = plan_of("layers = [attention(2)]", tmp_path)
+    assert 'x = self.mixer(h, context.child("mixer"), residual=x)' in forward(plan.classes[0])
 
 
 def test_operators_are_written_out(tmp_path: Path) -> None:

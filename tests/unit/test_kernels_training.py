@@ -16,6 +16,7 @@ from mixerlang.kernels.entropy import op as entropy_op
 from mixerlang.kernels.swiglu import ahead as swiglu_ahead
 from mixerlang.kernels.swiglu import op as swiglu_op
 from mixerlang.nn import backend
+from mixerlang.nn.ffn import SwiGLU
 from mixerlang.nn.loss import cross_entropy
 
 TARGETS = torch.tensor([0, 3, 10, -100, 5, 2])
@@ -67,6 +68,25 @@ def test_swiglu_keeps_its_two_inputs_alone() -> None:
     with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda x: x):
         swiglu_op.swiglu(gate, up)
     assert [x.data_ptr() for x in kept] == [gate.data_ptr(), up.data_ptr()]
+
+
+def test_a_layer_in_training_keeps_less_through_the_op() -> None:
+    layer, x = SwiGLU(6, hidden=9).double(), torch.randn(2, 3, 6, dtype=torch.float64)
+    kept: dict[str, set[int]] = {way: set() for way in backend.CHOICES}
+    results = []
+    for way in backend.CHOICES:
+
+        def pack(saved: Tensor, way: str = way) -> Tensor:
+            if saved.shape[-1] == 9:
+                kept[way].add(saved.data_ptr())
+            return saved.detach()
+
+        with backend.forced(way), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            y = layer(x)
+        results.append([y, *torch.autograd.grad(y.square().sum(), list(layer.parameters()))])
+    for eager, kernels in zip(*results, strict=True):
+        torch.testing.assert_close(eager, kernels)
+    assert len(kept["eager"]) == len(kept["kernels"]) + 1  # silu(gate)
 
 
 def test_swiglu_refuses_unequal_shapes() -> None:

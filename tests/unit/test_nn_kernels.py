@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -357,10 +358,14 @@ def test_a_chunk_that_goes_in_steps_says_so(
 def test_a_missing_or_broken_triton_is_told_before_a_launch(
     problem: Exception, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def importing(name: str) -> None:
-        raise problem
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "triton":
+                raise problem
 
-    monkeypatch.setattr(backend, "import_module", importing)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     backend._triton_problem.cache_clear()
     reason = backend._refusal(torch.device("cuda"), torch.bfloat16)
     backend._triton_problem.cache_clear()

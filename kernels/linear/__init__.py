@@ -1,0 +1,1 @@
+"""Products of few rows with weight matrices: what a step of a small batch is made of."""
