@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..primitives.recurrence import Additive, Delta, NoDecay, Recurrence, Vector
+from ..primitives.recurrence import (
+    Additive,
+    Compose,
+    Delta,
+    Feature,
+    NoDecay,
+    Recurrence,
+    Vector,
+)
 from .kernels import Source
 
 if TYPE_CHECKING:
@@ -15,11 +23,24 @@ if TYPE_CHECKING:
 
 def unserved(recurrence: Recurrence) -> str | None:
     """Why plain PyTorch runs a bound layer on a GPU, if so."""
-    from ..kernels.recurrence.variant import unserved
+    from ..kernels.recurrence import step_rule, variant
 
     _, _, key_dim, value_dim = recurrence.shape()
     width = recurrence.features.width(key_dim)
-    return unserved(width, value_dim, recurrence.normalizer == "sum")
+    around = step_rule.unserved(
+        _words(recurrence.features),
+        _words(recurrence.values),
+        rope=recurrence.position is not None,
+        conv=recurrence.conv,
+        key_dim=width,
+    )
+    return around or variant.unserved(width, value_dim, recurrence.normalizer == "sum")
+
+
+def _words(feature: Feature) -> list[str]:
+    """The maps that it is, one after another."""
+    parts = feature.parts if isinstance(feature, Compose) else (feature,)
+    return [part.word for part in parts]
 
 
 def variant(recurrence: Recurrence) -> Variant:

@@ -15,6 +15,7 @@ from ..primitives.attention import Attention, branches, leaves
 from ..primitives.keep_kernels import as_data
 from ..primitives.norm import Alibi
 from ..primitives.recurrence import Recurrence
+from ..primitives.scan import Scan
 from ..source import Span
 from .naming import one_line, place_of
 
@@ -27,6 +28,7 @@ RUNS = {
     "attention": "attention kernels",
     "intervals": "eviction, attention kernels",
     "recurrence": "recurrence kernels",
+    "scan": "a kernel of its equations, token by token",
     "eager": "plain PyTorch",
 }
 """What a route runs, for a reader."""
@@ -177,6 +179,8 @@ def _parts(graph: Graph, layer: LayerInfo) -> Iterator[Served]:
                 yield Served(label, spell(each.keep), _runs(each), each.route().reason, place)
         elif isinstance(op, Recurrence):
             yield _of_recurrence(op, label, place)
+        elif isinstance(op, Scan):
+            yield _of_scan(op, label, place)
         elif isinstance(op, Mixer):
             reason = f"{op.word} has no kernels yet"
             yield Served(label, op.word, RUNS["eager"], reason, place)
@@ -187,6 +191,13 @@ def _of_recurrence(op: Recurrence, label: str, place: str | None) -> Served:
 
     reason = unserved(op)
     return Served(label, op.word, RUNS["eager" if reason else "recurrence"], reason, place)
+
+
+def _of_scan(op: Scan, label: str, place: str | None) -> Served:
+    from .scans import unserved
+
+    reason = unserved(op)
+    return Served(label, op.word, RUNS["eager" if reason else "scan"], reason, place)
 
 
 def _runs(softmax: Softmax) -> str:

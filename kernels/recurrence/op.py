@@ -151,7 +151,7 @@ def _prepared(
     q: Tensor, k: Tensor, v: Tensor, g: Any, b: Any, state: Any, cu: Any, delta: bool, scale: float
 ) -> tuple[Any, ...]:
     """What the passes take: inputs, first state, packing, variant."""
-    from .launch import Inputs
+    from .chunks import Inputs
 
     if g is not None and g.dim() == 4:
         g = adjacent(g)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import launch
-from .launch import Cut, Inputs
+from .chunks import Cut, Inputs
 from .variant import CHUNK, Variant
 
 SHORTEST = 8

@@ -21,7 +21,7 @@ def choose(rule: StepRule) -> Plan:
     """With more threads than channels of k Triton would keep each vector in every one of them."""
     keys = padded(rule.key_dim)
     threads = min(256, max(32, keys))
-    cells = CELLS if keys <= 128 else CELLS // 2
+    cells = CELLS if keys <= 128 and not rule.complement else CELLS // 2
     return Plan(min(padded(rule.value_dim), cells * threads // keys), threads // 32)
 
 

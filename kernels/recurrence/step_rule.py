@@ -6,6 +6,7 @@ own projections, moves the state on, and norms and gates what it reads from it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SPAN = 8
@@ -20,6 +21,38 @@ NORMS = ("none", "l2norm", "softmax")
 DECAYS = ("none", "fixed", "scalar", "softplus", "sigmoid")
 STEPS = ("none", "decay", "sigmoid")
 OUTPUTS = ("none", "rmsnorm", "silu", "sigmoid")
+
+
+def chain(words: Iterable[str]) -> tuple[str, str] | None:
+    """Maps by their words, one after another, as an activation and then a norm; None where they are
+    something else."""
+    activation, norm = "none", "none"
+    for word in words:
+        if word in ACTIVATIONS and activation == norm == "none":
+            activation = word
+        elif word in NORMS and norm == "none":
+            norm = word
+        elif word != "identity":
+            return None
+    return activation, norm
+
+
+def unserved(
+    features: Iterable[str], values: Iterable[str], *, rope: bool, conv: int, key_dim: int
+) -> str | None:
+    """Why kernels do not serve a layer with these maps on q and k, and on v, if so. key_dim:
+    channels of k after its maps; rope: whether they are turned then."""
+    prepared = rope or chain(features) is None
+    if prepared and conv:
+        return "no kernel serves these features, or rope, after a convolution"
+    found = chain(values)
+    if found is None or found[1] != "none":
+        return "no kernel serves this map on v"
+    if key_dim > MAX_KEY_DIM:
+        return f"keys of {key_dim} channels: steps serve 1 to {MAX_KEY_DIM}"
+    if conv > MAX_CONV:
+        return f"a convolution of {conv} taps: steps serve up to {MAX_CONV}"
+    return None
 
 
 @dataclass(frozen=True)

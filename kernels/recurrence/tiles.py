@@ -38,9 +38,9 @@ def choose(name: str, variant: Variant, target: str, size: int) -> Tile:
         return {"BLOCK_V": block, "num_warps": 4 if half else 8, "num_stages": 2}
     if name == "gradients":
         most = 64 if half else 32
-        blocks = {"BLOCK_K": width(variant.key_dim, most), "BLOCK_V": width(variant.value_dim, most)}
-        warps = 4 if half and variant.decay != "vector" else 8
-        return {**blocks, "num_warps": warps, "num_stages": 2 if half else 1}
+        block_k, block_v = width(variant.key_dim, most), width(variant.value_dim, most)
+        warps, stages = 4 if half and variant.decay != "vector" else 8, 2 if half else 1
+        return {"BLOCK_K": block_k, "BLOCK_V": block_v, "num_warps": warps, "num_stages": stages}
     return _of_chain(variant, target, size)
 
 

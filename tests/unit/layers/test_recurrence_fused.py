@@ -163,3 +163,20 @@ def test_what_no_kernel_serves_goes_in_plain_pytorch(
         caller.start(x)
         close(torch.cat([caller(part) for part in x.split(1, dim=1)], dim=1), full)
     assert "after a convolution" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["gated deltanet", "gla"])
+def test_compiles_without_a_break(
+    name: str, Caller: Any, layer_of: Callable[..., Layer]
+) -> None:
+    layer = layer_of(r.Recurrence(**POINTS[name]), DIM).double()
+    x = noise(2, 20).requires_grad_()
+    with backend.forced("kernels"):
+        torch._dynamo.reset()
+        compiled = torch.compile(Caller(layer), fullgraph=True, backend="aot_eager")
+        results = [
+            torch.autograd.grad(call(x).square().sum(), [x, *layer.parameters()])
+            for call in (compiled, Caller(layer))
+        ]
+    for mine, theirs in zip(*results, strict=True):
+        close(mine, theirs)
