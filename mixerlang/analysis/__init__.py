@@ -3,6 +3,7 @@
 from .data import as_json
 from .fits import fitting, fitting_line
 from .metrics import COUNTS, METRICS, PASSES, Cost
+from .page import page
 from .report import BACKENDS, BYTES, SCHEMA, Analysis, LayerCost, analyze
 from .roofline import Latency, latency_on
 from .table import formula_lines, markup, table
@@ -27,6 +28,7 @@ __all__ = [
     "formula_lines",
     "latency_on",
     "markup",
+    "page",
     "size_of",
     "table",
     "time_lines",

@@ -23,19 +23,19 @@ MOST = 100
 
 def table(analysis: Analysis, count: str = "dense") -> str:
     """Fits 100 columns. count: which FLOPs the rows tell."""
-    cells = [_cells(kind, count) for kind in rows(analysis)]
+    cells = [row_cells(kind, count) for kind in rows(analysis)]
     columns = _columns([HEADINGS, *cells])
     rule = "─" * len(_line(["─" * column for column in columns], columns))
     lines = [_line(line, columns) for line in (HEADINGS, *cells)]
     return "\n".join([
-        *_head(analysis, count), "", lines[0], rule, *lines[1:-1], rule, lines[-1], "",
+        *head_lines(analysis, count), "", lines[0], rule, *lines[1:-1], rule, lines[-1], "",
         *_counts(analysis.total),
     ])  # fmt: skip
 
 
 def markup(analysis: Analysis, count: str, language: str) -> str:
     """The rows as a table of `markdown` or `latex`."""
-    cells = [_cells(kind, count) for kind in rows(analysis)]
+    cells = [row_cells(kind, count) for kind in rows(analysis)]
     return MARKUPS[language](HEADINGS, cells, WORDS)
 
 
@@ -45,7 +45,7 @@ def rows(analysis: Analysis) -> list[Kind]:
     return [*kinds(analysis), *outside(analysis), total]
 
 
-def _cells(kind: Kind, count: str) -> tuple[str, ...]:
+def row_cells(kind: Kind, count: str) -> tuple[str, ...]:
     cost = kind.cost
     flops = [si(cost.number(f"flops.{name}.{count}")) for name in ("forward", "backward", "step")]
     held = [binary(cost.number(key)) for key in ("cache_bytes", "activation_bytes")]
@@ -53,7 +53,7 @@ def _cells(kind: Kind, count: str) -> tuple[str, ...]:
     return tuple(cut(cell, most) for cell, most in zip(cells, WIDEST, strict=True))
 
 
-def _head(analysis: Analysis, count: str) -> list[str]:
+def head_lines(analysis: Analysis, count: str) -> list[str]:
     params = ", ".join(f"{name}={value}" for name, value in analysis.params.items())
     whose = " through kernels" if analysis.backend == "kernels" else ""
     return [
@@ -76,10 +76,15 @@ def _counts(total: Cost) -> list[str]:
     ) for line in lines]  # fmt: skip
 
 
+def formula_titles(count: str) -> dict[str, str]:
+    """Metrics that are told as expressions, by what they are called."""
+    flops = {f"{name} FLOPs": f"flops.{name}.{count}" for name in ("forward", "backward", "step")}
+    return {**flops, "cache bytes": "cache_bytes", "kept bytes": "activation_bytes"}
+
+
 def formula_lines(analysis: Analysis, count: str = "dense") -> str:
     """What the rows of the table are as expressions, by range of the length."""
-    keys = {f"{name} FLOPs": f"flops.{name}.{count}" for name in ("forward", "backward", "step")}
-    keys |= {"cache bytes": "cache_bytes", "kept bytes": "activation_bytes"}
+    keys = formula_titles(count)
     text: list[str] = [f"{count} FLOPs and bytes of B sequences of T tokens, or of L in a cache"]
     for kind in rows(analysis):
         where = f", line {kind.line}" if kind.line else ""

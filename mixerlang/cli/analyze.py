@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,20 +67,30 @@ def analyze(
                      help="Tell the longest context whose cache and weights fit: 80GiB, 24GB."),
     ] = None,
     style: As = Style.TABLE,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", show_default=False,
+                     help="Write a page with plots, of an h100 or the --gpu."),
+    ] = None,
     json: Json = False,
     set: Set = None,
     root: Root = None,
 ) -> None:
     """Count parameters, FLOPs and bytes, in numbers and as expressions."""
     from .. import analysis
-    from .output import print_data
+    from .output import print_data, write_whole
     from .specs import graph_of
 
     found = analysis.analyze(graph_of(spec, set, root), batch, length, dtype, backend)
     latency = None if gpu is None else asked(lambda: analysis.latency_on(found, gpu), "--gpu")
     most = None if fits is None else asked(lambda: analysis.size_of(fits), "--fits")
+    if html is not None:
+        times = latency or analysis.latency_on(found, "h100")
+        write_whole(html, analysis.page(found, times, count))
     if json:
         print_data(analysis.as_json(found, latency, most))
+    elif html is not None:
+        print(html)
     elif latency is not None:
         print(analysis.time_lines(latency))
     elif most is not None:

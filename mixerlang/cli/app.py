@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from . import analyze, check, compare, compile, explain, fmt, graph, kernels, names, run, train
+from . import (
+    analyze,
+    check,
+    compare,
+    compile,
+    explain,
+    fmt,
+    graph,
+    kernels,
+    names,
+    run,
+    train,
+    validate,
+)
 from .guard import Commands
 
 
@@ -45,6 +58,7 @@ app.command("graph")(graph.graph)
 app.command("analyze")(analyze.analyze)
 app.command("compare")(compare.compare)
 app.command("sweep")(compare.sweep)
+app.command("validate")(validate.validate)
 app.command("compile")(compile.compile_)
 app.command("kernels")(kernels.kernels)
 app.command("train")(train.train)

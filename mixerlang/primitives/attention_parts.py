@@ -18,6 +18,11 @@ from .keep_pairs import visible_pairs
 from .norm import Rope
 from .part import Flops, Part, Workload, elementwise, linear
 
+SEGMENT = 128
+"""Tokens between counts of kept keys (kernels/attention/intervals.py)."""
+SEED = 8
+"""Bytes, of the scorer's dropout."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -184,14 +189,16 @@ def _beside_step(group: Group, branch: k.Keep, work: Workload) -> Iterator[Part]
 
 
 def _scorer(group: Group, cnn: k.Cnn, work: Workload) -> Part:
-    """A network per KV head over [k; v]; kept for backward: keys before positions, and what each
-    layer gives."""
+    """A network per KV head over [k; v]; kept for backward: keys before positions, what each layer
+    gives, packed weights, logits and the scores that they are, intervals of kept tokens."""
     shapes = scorer_shapes(cnn, *group.dims)
     weights = group.kv_heads * sum(cin * cout * taps for cin, cout, taps in shapes)
     forward = Flops(2 * work.tokens * weights, 2 * work.tokens * weights)
     element, inputs = work.bytes_per_element, group.kv_heads * sum(group.dims)
     layers = group.kv_heads * sum(cout for _, cout, _ in shapes[:-1])
-    raw = group.kv_heads * group.dims[0]
+    raw, heads = group.kv_heads * group.dims[0], group.kv_heads
+    packed = heads * sum(cin * cout * taps + cout for cin, cout, taps in shapes)
+    counts = work.batch * heads * (ceil_div(work.length, SEGMENT) + 1)
     return Part(
         "scorer",
         forward,
@@ -199,7 +206,8 @@ def _scorer(group: Group, cnn: k.Cnn, work: Workload) -> Part:
         read=element * (work.tokens * inputs + weights),
         written=4 * work.tokens * group.kv_heads,
         weights=element * weights,
-        saved=work.tokens * (element * (layers + raw) + 4 * group.kv_heads),
+        saved=work.tokens * (element * (layers + raw) + 16 * heads)
+        + 4 * counts + element * packed + SEED,
     )
 
 

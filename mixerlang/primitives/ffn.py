@@ -47,13 +47,14 @@ class SwiGLU(Ffn):
         return 3 * width * self._hidden()
 
     def parts(self, width: int, work: Workload) -> list[Part]:
-        """Kept for backward: gate(x), silu(gate(x)), up(x), and the product."""
+        """Kept for backward: gate(x), up(x), their product, and in plain PyTorch silu(gate(x))."""
         hidden = self._hidden()
         kept = work.bytes_per_element * work.tokens * hidden
+        between = kept if work.kernels else 2 * kept
         return [
             linear("gate", work, width, hidden, saved=kept),
             linear("up", work, width, hidden, saved=kept),
-            elementwise("silu(gate) * up", work, 2 * hidden, hidden, saved=2 * kept),
+            elementwise("silu(gate) * up", work, 2 * hidden, hidden, saved=between),
             linear("down", work, hidden, width),
         ]
 

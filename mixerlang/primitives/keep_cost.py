@@ -54,7 +54,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Store:
-    """What KV heads with the same keep hold, for one sequence. bare: nothing but keys and values."""
+    """What KV heads with the same keep hold, for one sequence. bare: keys and values alone."""
 
     heads: int
     head_dim: int
@@ -76,7 +76,7 @@ def keep_cache_bytes(attention: Attention, work: Workload) -> Count:
 
 
 def keep_bound_bytes(attention: Attention, work: Workload) -> Count:
-    """Bytes of what the definition alone must hold: numbers, without positions, scores and slack."""
+    """Bytes of what the definition alone must hold: without positions, scores and slack."""
     return _cache_bytes(attention, replace(work, kernels=False), bare=True)
 
 

@@ -1,49 +1,16 @@
-"""FLOPs of models as torch counts them while they run, with what it miscounts put right."""
+"""FLOPs of small models as torch counts them while they run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from mixerlang.ir.graph import Graph
 from mixerlang.pipeline import build_graph
-
-Shape = tuple[int, ...]
-aten = torch.ops.aten
-
-
-def solved(a: Shape, b: Shape, *_: object, **__: object) -> int:
-    """torch counts a triangular system as nothing; here as the product that it undoes."""
-    return 2 * torch.Size(a).numel() * b[-1]
-
-
-def convolved_back(grad: Shape, x: Shape, weight: Shape, *rest: Any, **__: object) -> int:
-    """torch counts (1 + groups) products as large as that of the forward pass; there is one for
-    each gradient that is asked for."""
-    wanted = next(mask for mask in rest if isinstance(mask, list) and isinstance(mask[0], bool))
-    forward = 2 * grad[0] * grad[2] * torch.Size(weight).numel()
-    return forward * sum(wanted[:2])
-
-
-CORRECTED = {
-    aten.linalg_solve_triangular: solved,
-    aten.convolution_backward: convolved_back,
-}
-
-
-@contextmanager
-def counting() -> Iterator[Callable[[], int]]:
-    """FLOPs so far, of what runs inside."""
-    counter = FlopCounterMode(display=False, custom_mapping=CORRECTED)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        yield counter.get_total_flops
+from mixerlang.runtime.counting import counting
 
 
 def tokens(batch: int, length: int) -> torch.Tensor:
@@ -51,18 +18,18 @@ def tokens(batch: int, length: int) -> torch.Tensor:
 
 
 def forward_flops(model: nn.Module, batch: int, length: int) -> int:
-    with torch.no_grad(), counting() as counted:
+    with torch.no_grad(), counting() as counter:
         model.eval()(tokens(batch, length))
-        return counted()
+    return counter.get_total_flops()
 
 
 def training_flops(model: nn.Module, batch: int, length: int) -> tuple[int, int]:
     """Of forward and backward, under train()."""
-    with counting() as counted:
+    with counting() as counter:
         logits = model.train()(tokens(batch, length))
-        forward = counted()
+        forward = counter.get_total_flops()
         logits.sum().backward()
-        return forward, counted() - forward
+    return forward, counter.get_total_flops() - forward
 
 
 def step_flops(model: Any, batch: int, length: int) -> int:
@@ -72,9 +39,9 @@ def step_flops(model: Any, batch: int, length: int) -> int:
         cache = model.new_cache(batch)
         if length:
             model(tokens(batch, length), cache=cache)
-        with counting() as counted:
+        with counting() as counter:
             model(tokens(batch, 1), cache=cache)
-            return counted()
+    return counter.get_total_flops()
 
 
 def graph_of(path: Path) -> Graph:

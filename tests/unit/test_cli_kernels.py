@@ -41,7 +41,7 @@ def test_says_what_runs_each_layer() -> None:
     result = run("kernels", TINY)
     assert (result.exit_code, result.stderr) == (0, "")
     assert [line.split("  ") for line in map(squeezed, result.stdout.splitlines()[2:])] == [
-        ["gdn", "0,2", "recurrence", "plain PyTorch (recurrence has no kernels yet)"],
+        ["gdn", "0,2", "recurrence", "recurrence kernels"],
         ["lte", "1,3", "window(32) | learned(16)", "scorer, eviction, attention kernels"],
     ]
 

@@ -104,6 +104,18 @@ def test_the_tour_answers_as_it_says(at_the_tour: Path) -> None:
     assert ran == 4
 
 
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [each for each in consoles() if each[0] in (ROOT / "docs/analyze.md").read_text()],
+)
+def test_the_page_of_costs_answers_as_it_says(
+    command: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert answer.strip() and re.fullmatch(shown(answer), result.output.strip()), result.output
+
+
 def test_the_code_of_the_tour_runs(at_the_tour: Path) -> None:
     import mixerlang
 
