@@ -56,7 +56,8 @@ class Cell(NamedTuple):
 
     @property
     def shape(self) -> str:
-        return f"B{self.batch} H{self.heads}/{self.kv_heads} T{self.tokens} D{DIM} W{WINDOW} b{BUDGET}"
+        heads = f"H{self.heads}/{self.kv_heads}"
+        return f"B{self.batch} {heads} T{self.tokens} D{DIM} W{WINDOW} b{BUDGET}"
 
     def __str__(self) -> str:
         return f"{self.shape} {'flex' if self.flex else 'dense'}"
@@ -81,7 +82,8 @@ class Inputs:
         device = harness.device()
         shapes = (cell.heads, cell.kv_heads, cell.kv_heads, cell.heads)
         self.q, self.k, self.v, self.do = (
-            torch.randn(cell.batch, cell.tokens, heads, DIM, device=device).bfloat16() for heads in shapes
+            torch.randn(cell.batch, cell.tokens, heads, DIM, device=device).bfloat16()
+            for heads in shapes
         )
         cnn = Cnn(dropout=DROPOUT)
         scorer = CnnScorer(cell.kv_heads, 2 * DIM, DIM, cnn).to(device)

@@ -388,7 +388,14 @@ class Recurrence(Mixer):
         return list(step_parts(self, width, work))
 
     def cache_bytes(self, width: int, work: Workload) -> Count:
-        """A float32 state per head, its normalizer, and the convolution's last inputs."""
+        """A float32 state per head, its normalizer, and the convolution's last inputs; through
+        kernels, the inputs of some last tokens."""
+        from .recurrence_kernels import kernel_cache_bytes
+
+        held = kernel_cache_bytes(self, work) if work.kernels else None
+        return self.bound_bytes(width, work) if held is None else held
+
+    def bound_bytes(self, width: int, work: Workload) -> Count:
         tail = max(0, self.conv - 1) * self.conv_channels() * work.bytes_per_element
         return work.batch * (self.state_bytes() + tail)
 
