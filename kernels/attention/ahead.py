@@ -70,6 +70,8 @@ def _kind(argument: str, dtype: str) -> str:
     if not argument.endswith("_ptr"):
         return "i32"
     name = argument.removesuffix("_ptr")
+    if name == "pairs":
+        return "*i64"
     if name in INDICES:
         return "*i32"
     return "*fp32" if name in FLOATS else POINTERS[dtype]

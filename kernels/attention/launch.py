@@ -2,7 +2,10 @@
 
 Shapes: B sequences (1 if packed), T tokens, H query heads, G KV heads, D channels of q and k, E of
 v. q (B, T, H, D), k (B, T, G, D), v (B, T, G, E), any strides as long as channels are adjacent;
-o and do (B, T, H, E); lse and delta (B, H, T) float32.
+o and do (B, T, H, E); lse (B, H, T) float32.
+
+pairs (B, H, P) int64, T rounded up to ALIGNED: what the passes by key know of a query, in the low
+half its lse * log2(e), in the high one its delta, <o, do> less the gradient of lse, as float32.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from ..launcher import Launcher
 from .call import NOTHING, Extras
 from .packing import bounds
 from .slots import slot_deaths
-from .variant import Tile, Variant, precision
+from .variant import ALIGNED, Tile, Variant, precision
 
 RUN = 1024
 """Queries, at least, whose share of the sinks' gradients one program sums."""
@@ -114,15 +117,16 @@ def backward(
     """dq, dk and dv, contiguous, from the gradients of o and (variant.lse_grad) lse; and the
     gradients of score and sink_logits, empty where there are none."""
     do, q, k, v = map(adjacent, (do, q, k, v))
-    dq, delta = backward_q(do, q, k, v, o, lse, dlse, variant, extras, tf32=tf32)
-    dk, dv, dscore = backward_kv(do, q, k, v, lse, delta, variant, extras, tf32=tf32)
-    return dq, dk, dv, dscore, sinks_gradient(extras.sink_logits, lse, delta)
+    dq, pairs = backward_q(do, q, k, v, o, lse, dlse, variant, extras, tf32=tf32)
+    dk, dv, dscore = backward_kv(do, q, k, v, pairs, variant, extras, tf32=tf32)
+    return dq, dk, dv, dscore, sinks_gradient(extras.sink_logits, lse, pairs)
 
 
-def sinks_gradient(sink_logits: Tensor | None, lse: Tensor, delta: Tensor) -> Tensor:
+def sinks_gradient(sink_logits: Tensor | None, lse: Tensor, pairs: Tensor) -> Tensor:
     """(H,), of the logits' dtype; empty where there are none. They carry no value: it is 0."""
     if sink_logits is None:
         return lse.new_empty(0)
+    delta = pairs.view(torch.float32)[..., 1 : 2 * lse.shape[2] : 2]
     share = torch.exp(sink_logits.float()[:, None] - lse)
     return -(share * delta).sum((0, 2)).to(sink_logits.dtype)
 
@@ -140,23 +144,23 @@ def backward_q(
     tile: Tile | None = None,
     tf32: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """dq, and delta = <o, do> less the gradient of lse."""
+    """dq and pairs."""
     batch, tokens, heads, _ = q.shape
     dq = q.new_empty(q.shape)
-    delta = torch.empty_like(lse)
+    pairs = lse.new_empty(batch, heads, -(-tokens // ALIGNED) * ALIGNED, dtype=torch.int64)
     launch = launcher("backward_q", variant, q, tile, tf32, wide(k, v))
     launch(
         grid(launch.constants["BLOCK_Q"], tokens, heads, batch),
         *(q, k, v, o, do, lse),
         *(dlse.contiguous(),) if dlse is not None else (),
-        *(dq, delta),
+        *(dq, pairs),
         *bounds(extras.cu_seqlens, tokens)[:1],
         *by_query(extras),
         *per_head(extras),
         *strides(q, k, v, o, do, dq),
-        tokens,
+        *(pairs.stride(1), tokens),
     )
-    return dq, delta
+    return dq, pairs
 
 
 def backward_kv(
@@ -164,34 +168,33 @@ def backward_kv(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    lse: Tensor,
-    delta: Tensor,
+    pairs: Tensor,
     variant: Variant,
     extras: Extras = NOTHING,
     tile: Tile | None = None,
     tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dk, dv, and the gradient of score, empty where there is none; `delta` is backward_q's."""
+    """dk, dv, and the gradient of score, empty where there is none; `pairs` is backward_q's."""
     batch, tokens, kv_heads, _ = k.shape
     dk, dv = k.new_empty(k.shape), v.new_empty(v.shape)
     dscore = q.new_empty(0) if extras.score is None else extras.score.new_empty(extras.score.shape)
     if variant.intervals:
         from .gathered import found
 
-        found(do, q, k, v, lse, delta, dk, dv, variant, extras, tf32=tf32)
+        found(do, q, k, v, pairs, dk, dv, variant, extras, tf32=tf32)
     packing = bounds(extras.cu_seqlens, tokens)
-    parts, run = sinks_apart(do, q, k, v, lse, delta, packing, variant, extras, tf32)
+    parts, run = sinks_apart(do, q, k, v, pairs, packing, variant, extras, tf32)
     launch = launcher("backward_kv", variant, q, tile, tf32)
     launch(
         grid(launch.constants["BLOCK_K"], tokens, kv_heads, batch),
-        *(q, k, v, do, lse, delta, dk, dv),
+        *(q, k, v, do, pairs, dk, dv),
         *packing[:2],
         *(extras.death,) if variant.intervals else (),
         *(dscore,) if variant.score_grad else (),
         *per_head(extras),
         *parts,
         *strides(q, k, v, do, dk, dv),
-        *(tokens, *run),
+        *(pairs.stride(1), tokens, *run),
     )
     return dk, dv, dscore
 
@@ -201,8 +204,7 @@ def sinks_apart(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    lse: Tensor,
-    delta: Tensor,
+    pairs: Tensor,
     packing: tuple[Tensor, ...],
     variant: Variant,
     extras: Extras,
@@ -225,8 +227,8 @@ def sinks_apart(
     launch = launcher("backward_sinks", variant, q, None, tf32)
     launch(
         (runs * kv_heads, -(-variant.sinks // launch.constants["BLOCK_K"]), batch),
-        *(q, k, v, do, lse, delta, dk, dv, *packing[:1], *edges, *per_head(extras)),
-        *(*strides(q, k, v, do), tokens, run, *sequences),
+        *(q, k, v, do, pairs, dk, dv, *packing[:1], *edges, *per_head(extras)),
+        *(*strides(q, k, v, do), pairs.stride(1), tokens, run, *sequences),
     )
     return (*packing[2:], dk, dv), (run,)
 

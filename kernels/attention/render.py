@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import tuned
 from .intervals import GRAIN, SEGMENT
 from .tiles import choose, table
-from .variant import BY_KEY, DTYPES, Variant, pieces
+from .variant import ALIGNED, BY_KEY, DTYPES, Variant, pieces
 
 if TYPE_CHECKING:
     import jinja2
@@ -49,6 +49,7 @@ def render(name: str, variant: Variant) -> str:
         "capped": variant.budget is not None,
         "segment": SEGMENT,
         "grain": GRAIN,
+        "aligned": ALIGNED,
         "by_query": name not in BY_KEY,
         "whole_blocks": name in BY_KEY,
         "log2_e": math.log2(math.e),

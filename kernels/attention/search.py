@@ -50,7 +50,7 @@ class Example:
     do: Tensor
     o: Tensor
     lse: Tensor
-    delta: Tensor
+    pairs: Tensor
     extras: Extras
 
     def run(self, name: str, tile: Tile | None = None) -> tuple[Tensor, ...]:
@@ -61,10 +61,10 @@ class Example:
         if name == "backward_q":
             return launch.backward_q(do, q, k, v, self.o, self.lse, None, variant, extras, tile)
         if name == "backward_kv":
-            return launch.backward_kv(do, q, k, v, self.lse, self.delta, variant, extras, tile)
+            return launch.backward_kv(do, q, k, v, self.pairs, variant, extras, tile)
         dk, dv = torch.zeros_like(k), torch.zeros_like(v)
         tiles = None if tile is None else {name: tile}
-        gathered.found(do, q, k, v, self.lse, self.delta, dk, dv, variant, extras, tiles)
+        gathered.found(do, q, k, v, self.pairs, dk, dv, variant, extras, tiles)
         return dk, dv
 
 
@@ -81,8 +81,8 @@ def example(variant: Variant, dtype: torch.dtype, tokens: int, seed: int = 0) ->
     q, k, v, do = (draw(1, tokens, *shape).to(dtype) for shape in shapes)
     extras = _extras(variant, tokens)
     o, lse = launch.forward(q, k, v, variant, extras)
-    delta = (o.float() * do).sum(-1).transpose(1, 2).contiguous()
-    return Example(variant, q, k, v, do, o, lse, delta, extras)
+    _, pairs = launch.backward_q(do, q, k, v, o, lse, None, variant, extras)
+    return Example(variant, q, k, v, do, o, lse, pairs, extras)
 
 
 def _extras(variant: Variant, tokens: int) -> Extras:

@@ -15,6 +15,8 @@ MOST = 2**30
 """Of window and sinks: positions that these are added to are 32-bit integers."""
 BY_KEY = ("backward_kv", "backward_gathered", "backward_held", "backward_sinks")
 """Passes whose programs own keys."""
+ALIGNED = 64
+"""What queries are rounded up to where blocks of them are loaded without a mask."""
 SMALLEST_PIECE = 16  # a matrix unit's inner dimension
 
 

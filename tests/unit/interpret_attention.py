@@ -96,15 +96,15 @@ def run(case: Case) -> list[float]:
     rule = Rule(case.window, case.sinks, case.rate, case.strided, 0.3, case.softcap)
     variant = op.variant(q, k, v, extras, rule, lse_grad=True)
     o, lse = launch.forward(q, k, v, variant, extras, tile=case.tile)
-    dq, delta = launch.backward_q(do, q, k, v, o, lse, dlse, variant, extras, tile=case.tile)
-    dk, dv, _ = launch.backward_kv(do, q, k, v, lse, delta, variant, extras, tile=case.tile)
+    dq, pairs = launch.backward_q(do, q, k, v, o, lse, dlse, variant, extras, tile=case.tile)
+    dk, dv, _ = launch.backward_kv(do, q, k, v, pairs, variant, extras, tile=case.tile)
     found = [o, lse, dq, dk, dv]
     wide = [x.double() for x in (q, k, v)]
     expected = [*dense.forward(*wide, extras, rule)]
     *grads, _, dsinks = dense.backward(do.double(), dlse.double(), *wide, extras, rule)
     expected += grads
     if case.sink_logits:
-        found.append(launch.sinks_gradient(extras.sink_logits, lse, delta))
+        found.append(launch.sinks_gradient(extras.sink_logits, lse, pairs))
         expected.append(dsinks)
     return [relative(a, b) for a, b in zip(found, expected, strict=True)]
 

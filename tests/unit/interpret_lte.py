@@ -71,11 +71,11 @@ def run(case: tuple[Any, ...]) -> list[float]:
     score = torch.randn(batch, kv_heads, tokens)
     extras = Extras(score, None, None, edges, *eviction)
     o, lse = launch.forward(q, k, v, variant, extras, tile)
-    dq, delta = launch.backward_q(do, q, k, v, o, lse, dlse, variant, extras, tile)
+    dq, pairs = launch.backward_q(do, q, k, v, o, lse, dlse, variant, extras, tile)
     gathered.found = partial(
         gathered.found, tiles={"backward_gathered": tile, "backward_held": HELD}, run=segments
     )
-    dk, dv, dscore = launch.backward_kv(do, q, k, v, lse, delta, variant, extras, tile)
+    dk, dv, dscore = launch.backward_kv(do, q, k, v, pairs, variant, extras, tile)
     expected = oracle(q, k, v, do, dlse, eviction.death, edges)
     found = (o, lse, dq, dk, dv, dscore)
     gathered.found = gathered.found.func
