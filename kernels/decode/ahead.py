@@ -60,7 +60,7 @@ def jobs(
             {"num_warps": update_warps(layout)},
         ),
         one(
-            "attend",
+            "attend_single" if shape.single else "attend",
             attend_constants(layout, shape, ring, scale, softcap, plan, early),
             {"num_warps": plan.warps, "num_stages": plan.stages},
             f"{plan.splits} x {plan.block} entries",
@@ -76,7 +76,7 @@ def _job(
     options: dict[str, int],
     tile: str = "",
 ) -> Job:
-    load = partial(importlib.import_module, f"{__package__}.{name}")
+    load = partial(importlib.import_module, f"{__package__}.{name.removeprefix('attend_')}")
     kernel = getattr(load(), f"decode_{name}")
     given = [each for each in kernel.arg_names if not each.isupper()]
     absent = {each: None for each in given if not there.get(each, True)}

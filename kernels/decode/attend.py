@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from triton.language.extra.cuda import gdc_wait  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 UNSEEN = tl.constexpr(-1.0e30)  # finite: a row that sees nothing has no inf - inf
@@ -62,8 +62,6 @@ def decode_attend(
     entries; death: of decode_update, where there are several tokens; RING: the capacity, 0 where
     the ring never comes round. o (N, T, H, VALUE_DIM); float32 and for several splits alone,
     partial (N * G * row blocks, SPLITS, ROWS, PADDED_VALUE_DIM) and stats (the same, 2, ROWS)."""
-    if EARLY:
-        gdc_launch_dependents()  # what comes next waits in its turn, once its weights are there
     split = tl.program_id(0)
     program = tl.program_id(1).to(tl.int64)
     row_block = tl.program_id(2)

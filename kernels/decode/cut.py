@@ -20,6 +20,9 @@ TURN = 16_384
 
 MAX_SPLITS = 128
 
+SINGLE_TILE = 4096
+"""Numbers of a turn's values where there is one row: 32 for each thread, which sums them apart."""
+
 
 class Plan(NamedTuple):
     """Of the attention of a step: programs per KV head, entries per turn of their loop."""
@@ -46,6 +49,11 @@ class Shape(NamedTuple):
         return self.heads // self.kv_heads
 
     @property
+    def single(self) -> bool:
+        """Whether a KV head has one row to serve: products of matrices are not worth it."""
+        return self.group * self.tokens == 1
+
+    @property
     def wide(self) -> int:
         """Channels of a row as far as registers are concerned."""
         return padded(max(self.dim, self.value_dim, 128))
@@ -53,6 +61,8 @@ class Shape(NamedTuple):
     @property
     def rows(self) -> int:
         """Rows of queries per program: new tokens times query heads of a KV head."""
+        if self.single:
+            return 1
         most = 16 if self.element == 4 else TILE // self.wide
         return min(most, max(16, padded(self.group * self.tokens)))
 
@@ -90,6 +100,9 @@ def choose(shape: Shape, batch: int, entries: int, processors: int) -> Plan:
     block = max(16, min(64, TURN // width))
     wanted = 2 * processors // (batch * shape.kv_heads * shape.row_blocks)
     splits = max(1, min(wanted, 2 * entries // (5 * block), MAX_SPLITS))
+    if shape.single:
+        width = padded(max(shape.dim, shape.value_dim))
+        return Plan(splits, max(16, min(64, SINGLE_TILE // width)), 4, 3)
     if shape.element == 4:
         return Plan(splits, max(16, block // 2), 8, 2)
     return Plan(splits, block, 8 if shape.rows * shape.wide >= TILE else 4, 3)
@@ -137,12 +150,9 @@ def attend_constants(
     plan: Plan,
     early: bool,
 ) -> dict[str, Constant]:
-    """Of attend.decode_attend."""
-    return {
+    """Of attend.decode_attend, or of single.decode_attend_single."""
+    shared: dict[str, Constant] = {
         "KV_HEADS": shape.kv_heads,
-        "GROUP": shape.group,
-        "TOKENS": shape.tokens,
-        "ROWS": shape.rows,
         "ROW_BLOCKS": ROW_BLOCKS,
         "DIM": shape.dim,
         "PADDED_DIM": max(16, padded(shape.dim)),
@@ -158,10 +168,17 @@ def attend_constants(
         "SOFTCAP": softcap or 0.0,
         "SPLITS": plan.splits,
         "TOGETHER": shape.together(plan),
-        "LIVE_ROWS": shape.live_rows,
         "BLOCK": plan.block,
-        "PRECISION": "ieee" if shape.element == 4 else "tf32",
         "EARLY": early,
+    }
+    if shape.single:
+        return shared | {"STAGES": plan.stages}
+    return shared | {
+        "GROUP": shape.group,
+        "TOKENS": shape.tokens,
+        "ROWS": shape.rows,
+        "LIVE_ROWS": shape.live_rows,
+        "PRECISION": "ieee" if shape.element == 4 else "tf32",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..launcher import early
 from . import attend as attend_kernels
+from . import single
 from . import update as update_kernels
 from .cut import (
     Plan,
@@ -33,10 +35,24 @@ def step(
     raw_k: Tensor | None,
     seen: Tensor,
     rule: Rule,
+    score: Callable[[], None] | None = None,
 ) -> Tensor:
-    """(N, T, H, E); two launches, three where a score is the norm of a key."""
+    """(N, T, H, E); two launches, three where a score is the norm of a key. score: what launches
+    the scorer, which neither waits for attention nor is waited for by it."""
     death = update(layout, state, k, v, raw_k, seen)
-    return attend(layout, state, q, death, seen, rule)
+    if score is None:
+        return attend(layout, state, q, death, seen, rule)
+    if not torch.cuda.is_current_stream_capturing():  # beside costs the host more than it gains
+        out = attend(layout, state, q, death, seen, rule)
+        score()
+        return out
+    main, side = torch.cuda.current_stream(q.device), _side(q.device.index or 0)
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        score()
+    out = attend(layout, state, q, death, seen, rule)
+    main.wait_stream(side)
+    return out
 
 
 def update(
@@ -90,7 +106,8 @@ def attend(
         stats = q.new_empty(*lead, 2, shape.rows, dtype=torch.float32)
     out = q.new_empty(*q.shape[:3], value_dim)
     ring, soon = entries - layout.slots, early(q.device.index)
-    attend_kernels.decode_attend[(plan.splits, batch * kv_heads, shape.row_blocks)](
+    kernel = single.decode_attend_single if shape.single else attend_kernels.decode_attend
+    kernel[(plan.splits, batch * kv_heads, shape.row_blocks)](
         *(q, state["k"], v, state.get("position"), death, seen),
         *(rule.sink_logits, rule.slopes, out, partial, stats, state["arrivals"]),
         *q.stride()[:3],
@@ -126,6 +143,12 @@ def _shape(k: Tensor, v: Tensor, heads: int, tokens: int | None = None) -> Shape
     """From k (N, T, G, D) and v (..., E)."""
     tokens = k.shape[1] if tokens is None else tokens
     return Shape(tokens, heads, k.shape[2], k.shape[3], v.shape[-1], k.element_size())
+
+
+@cache
+def _side(index: int) -> torch.cuda.Stream:
+    """A stream for what runs beside attention in a CUDA graph."""
+    return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]
 
 
 @cache

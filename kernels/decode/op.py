@@ -18,6 +18,7 @@ and float16; elsewhere, and for float64, dense.py.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -69,15 +70,15 @@ def step(
     rule = Rule(q.shape[-1] ** -0.5 if scale is None else scale, softcap, sink_logits, slopes)
     q, k, v = (x.to(state["k"].dtype) for x in (q, k, v))
     raw_k = None if raw_k is None else raw_k.to(state["k"].dtype)
+    score = None if scorer is None else partial(_score, layout, state, scorer)
     if _served(q):
         from . import launch  # needs triton, which a machine without CUDA may lack
 
         with torch.cuda.device(q.device):
-            out = launch.step(layout, state, q, k, v, raw_k, seen, rule)
-    else:
-        out = dense.step(layout, state, q, k, v, raw_k, seen, rule)
-    if scorer is not None:
-        _score(layout, state, scorer)
+            return launch.step(layout, state, q, k, v, raw_k, seen, rule, score)
+    out = dense.step(layout, state, q, k, v, raw_k, seen, rule)
+    if score is not None:
+        score()
     return out
 
 

@@ -22,6 +22,7 @@ def decode_attend_single(
     k_ptr,
     v_ptr,
     position_ptr,
+    death_ptr,
     seen_ptr,
     sink_logits_ptr,
     slopes_ptr,
@@ -30,9 +31,10 @@ def decode_attend_single(
     stats_ptr,
     arrivals_ptr,
     q_batch,
+    q_token,
     q_head,
     capacity,
-    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
     ROW_BLOCKS: tl.constexpr,
     DIM: tl.constexpr,
     PADDED_DIM: tl.constexpr,
@@ -50,18 +52,14 @@ def decode_attend_single(
     TOGETHER: tl.constexpr,
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
-    AHEAD: tl.constexpr,
     EARLY: tl.constexpr,
 ):
-    """q (N, 1, H, DIM) by strides; k, v, position, arrivals: the state, k and v of capacity + SLOTS
-    entries. o (N, 1, H, VALUE_DIM); float32 and for several splits alone, partial (N * H, SPLITS,
-    PADDED_VALUE_DIM) and stats (N * H, SPLITS, 2). AHEAD: entries that are called to the L2 cache
-    before decode_update is over."""
+    """Arguments as those of decode_attend with one row, GROUP = TOKENS = 1; no deaths are asked."""
     if EARLY:
         gdc_launch_dependents()
     split = tl.program_id(0)
     program = tl.program_id(1).to(tl.int64)
-    batch, head = program // HEADS, program % HEADS
+    batch, head = program // KV_HEADS, program % KV_HEADS
     seen = tl.load(seen_ptr + batch).to(tl.int32)
     channel = tl.arange(0, PADDED_DIM)
     value_channel = tl.arange(0, PADDED_VALUE_DIM)
@@ -80,11 +78,10 @@ def decode_attend_single(
     k_ptr += program * entries * DIM
     v_ptr += program * entries * VALUE_DIM
     if EARLY:
-        if AHEAD > 0:
-            called = tl.minimum(first + tl.arange(0, AHEAD), filled - 1)
-            called = tl.where(called < in_ring, called, called - in_ring + capacity).to(tl.int64)
-            call(k_ptr + called * DIM)
-            call(v_ptr + called * VALUE_DIM)
+        called = tl.minimum(first + tl.arange(0, BLOCK), filled - 1)
+        called = tl.where(called < in_ring, called, called - in_ring + capacity).to(tl.int64)
+        call(k_ptr + called * DIM, DIM, PADDED_DIM)
+        call(v_ptr + called * VALUE_DIM, VALUE_DIM, PADDED_VALUE_DIM)
         gdc_wait()  # for decode_update, beside which this program was started
 
     peak = tl.full([BLOCK], UNSEEN, tl.float32)
@@ -126,7 +123,7 @@ def decode_attend_single(
         whole += tl.exp2(logit - top)
     out = tl.sum(acc * gain[:, None], 0)
 
-    o_ptr += batch * HEADS * VALUE_DIM
+    o_ptr += batch * KV_HEADS * VALUE_DIM
     if SPLITS == 1:
         o_at = o_ptr + head * VALUE_DIM + value_channel
         tl.store(o_at, (out / whole).to(o_ptr.dtype.element_ty), mask=value_channel < VALUE_DIM)
@@ -143,13 +140,18 @@ def decode_attend_single(
             tl.store(counter, 0)
             add_up(
                 partial_ptr, stats_ptr, o_ptr, 0, head,
-                HEADS, 1, 1, 1, 1, VALUE_DIM, PADDED_VALUE_DIM, SPLITS, TOGETHER,
+                KV_HEADS, 1, 1, 1, 1, VALUE_DIM, PADDED_VALUE_DIM, SPLITS, TOGETHER,
             )  # fmt: skip
 
 
 @triton.jit
-def call(at):
-    """Have the L2 cache fetch the lines at these addresses."""
+def call(row_at, DIM: tl.constexpr, PADDED: tl.constexpr):
+    """Have the L2 cache fetch the first turn's rows while decode_update runs: it may change two of
+    them, in that cache. A line is 128 bytes."""
+    SIZE: tl.constexpr = row_at.dtype.element_ty.primitive_bitwidth // 8
+    LINES: tl.constexpr = (PADDED * SIZE + 127) // 128
+    line = tl.minimum(tl.arange(0, LINES) * (128 // SIZE), DIM - 1)
+    at = row_at[:, None] + line[None, :]
     tl.inline_asm_elementwise(
         "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [at.to(tl.int64)],
         dtype=tl.int32, is_pure=False, pack=1,

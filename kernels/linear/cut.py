@@ -11,16 +11,14 @@ MOST_ROWS = 4
 MOST_WEIGHTS = 3
 """Matrices that one launch takes."""
 
-TILE, WARPS = 8192, 2
-"""Bytes of weights that a program has under way at once, and its warps: on an H100 within 4 % of
-the best of some fifteen cuts of each product of a 0.4B model, 1.06 (32,000 outputs) to 2.1 (1,024
-outputs) times as long as reading the weights."""
+TILE, WARPS = 16_384, 4
+"""Bytes of weights that a program has under way at once, and its warps."""
 
 WIDEST = 4096
 """Inputs that a turn of the loop takes, at most."""
 
-PROGRAMS = 132
-"""Below so many (one for each of an H100's multiprocessors) outputs are shared out further."""
+PROGRAMS = 264
+"""Below so many (two for each of an H100's multiprocessors) outputs are shared out further."""
 
 
 class Cut(NamedTuple):

@@ -11,12 +11,12 @@ from torch import Tensor
 from ..launcher import Launcher
 from . import gated
 
-ELEMENTS = 4096
-"""Of a block, padding included: 32 of each tensor for each thread."""
+ELEMENTS = 2048
+"""Of a block, padding included: 16 of each tensor for each thread."""
 PROGRAMS = 1056
 """Of the backward pass, eight for each of an H100's multiprocessors: they take turns at blocks."""
 WARPS = 4
-STAGES = 1
+STAGES = 3
 """Blocks on their way in the backward pass."""
 
 

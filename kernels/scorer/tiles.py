@@ -30,9 +30,11 @@ def choose(name: str, network: Network, target: str, size: int) -> Tile:
     if name.endswith("_rolling"):
         return {"BLOCK": 64, "num_warps": 4, "num_stages": 3, "PER_SM": 2}
     if name == "backward_weights":
-        if size == 2 and target == "sm_90":
-            return {"ROWS": 64, "num_warps": 4, "num_stages": 2, "maxnreg": 168, "PER_SM": 3}
-        return {"ROWS": 64 if size == 2 else 16, "num_warps": 8, "num_stages": 2, "PER_SM": 2}
+        rows = {"ROWS": 64 if size == 2 else 16, "num_stages": 2, "PER_SM": 2}
+        if size == 4 or target == "sm_80":
+            return rows | {"num_warps": 8}
+        few = {"maxnreg": 168, "PER_SM": 3} if network.rolls(size) else {}
+        return rows | {"num_warps": 4} | few
     wide = max(network.channels) > 64
     # One stage is wrong on Hopper in 16 bits (operands by way of registers, loops unrolled by the
     # assembler of CUDA 12.8): seen on the GPU; two stages and more were right in all tiles tried.
@@ -44,7 +46,8 @@ def choose(name: str, network: Network, target: str, size: int) -> Tile:
         tile["num_warps"] = 8
     if name == "backward_inputs":
         return tile
-    tile["STAGES"] = 2
+    if not wide:
+        tile["STAGES"] = 2
     if tile["num_warps"] == 4:
         return tile | {"PER_SM": 3, "maxnreg": 168}
     return tile | {"PER_SM": 2 if wide else 3}

@@ -34,15 +34,16 @@ LAYOUTS = {
 PAPER = Layout(768, budget=512, sinks=4, kind="learned", lookahead=6)
 
 
+@pytest.mark.parametrize("heads", [4, 2], ids=["groups", "single"])
 @pytest.mark.parametrize("splits", [1, 5])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_steps_follow_the_rule(
-    name: str, splits: int, monkeypatch: pytest.MonkeyPatch
+    name: str, splits: int, heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "choose", lambda *_: launch.Plan(splits, 16, 4, 2))
     extra: dict[str, Any] = {"softcap": 3.0, "sink_logits": True, "slopes": True}
     case = Case(
-        LAYOUTS[name], batch=3, heads=4, kv_heads=2, length=90, dtype=torch.float32,
+        LAYOUTS[name], batch=3, heads=heads, kv_heads=2, length=90, dtype=torch.float32,
         device="cuda", **(extra if splits > 1 else {}),
     )  # fmt: skip
     if case.layout.kind == "learned":
@@ -92,6 +93,8 @@ def prefilled(
         (torch.bfloat16, 3, 3, 100, 20), (torch.bfloat16, 4, 2, 256, 256),
         (torch.bfloat16, 40, 2, 192, 128), (torch.float16, 16, 4, 128, 128),
         (torch.float32, 4, 2, 64, 64), (torch.float32, 4, 1, 256, 256),
+        (torch.float16, 8, 8, 128, 128), (torch.bfloat16, 4, 4, 256, 256),
+        (torch.float32, 3, 3, 192, 80),
     ],
     ids=str,
 )  # fmt: skip

@@ -32,6 +32,7 @@ NETWORKS = [
     Network(1, 100, 36, (52, 26), (5, 1), (3, 2)),
     Network(2, 256, 256, (256, 128, 64)),
     Network(1, 64, 64, (64,), (7,), (4,)),
+    Network(1, 8, 20, (16, 9), (3, 5), (3, 2)),
 ]
 
 
@@ -86,7 +87,7 @@ def test_networks(network: Network, dtype: torch.dtype) -> None:
         compare(network, 500, 2, dtype, 0.1, seed=seed)
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 7, 115, 116, 117, 120, 121, 257, 3000])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 63, 64, 65, 117, 121, 257, 3000, 20000])
 def test_lengths(tokens: int) -> None:
     compare(PAPER, tokens, 1, dropout=0.1, seed=tokens)
 
@@ -211,6 +212,19 @@ def test_offsets_beyond_32_bits() -> None:
         z = call(Inputs(k, v, *inputs[2:]), network)[..., -390:]
         expected = call(inputs, network)[..., -390:]
     assert torch.equal(z, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_weights_are_packed_bit_for_bit(network: Network, dtype: torch.dtype) -> None:
+    from mixerlang.kernels.scorer import launch
+
+    inputs = make(network, 1, 1, dtype, "cuda")
+    made = launch.pack(inputs.weights, inputs.biases, network, dtype)
+    for found, expected in zip(
+        made, packing.pack(inputs.weights, inputs.biases, network, dtype), strict=True
+    ):
+        assert torch.equal(found, expected)
 
 
 def test_opcheck() -> None:

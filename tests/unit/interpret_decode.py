@@ -42,6 +42,15 @@ CASES: dict[str, dict[str, Any]] = {
         "layout": Layout(9, budget=4, sinks=1, span=3, **LEARNED),
         "heads": 4, "kv_heads": 2, "softcap": 2.0, "sink_logits": True, "slopes": True,
     },
+    "one row, every rule": {
+        "layout": Layout(9, budget=4, sinks=1, span=3, **LEARNED),
+        "heads": 2, "kv_heads": 2, "softcap": 2.0, "sink_logits": True, "slopes": True,
+        "dim": 12, "value_dim": 20,
+    },
+    "one row, full": {"layout": Layout(), "heads": 2, "kv_heads": 2},
+    "one row, strided": {
+        "layout": Layout(3, strided=4, sinks=2, rate=2), "heads": 1, "kv_heads": 1,
+    },
     "many rows": {"layout": Layout(3, sinks=1), "heads": 9, "length": 16},
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The norm of a step's rows without a GPU: in the interpreter, built ahead, as an op and a layer."""
+"""The norm of a step's rows without a GPU: interpreted, built ahead, as an op and a layer."""
 
 from __future__ import annotations
 
