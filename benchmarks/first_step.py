@@ -52,9 +52,7 @@ def timed(name: str, caches: Path, dry: bool) -> tuple[float, dict[str, float]]:
     environment = os.environ | {cache: str(caches / cache.lower()) for cache in CACHES}
     command = [sys.executable, __file__, "--step", name, *(["--dry"] if dry else [])]
     began = time.time()
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=LIMIT
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
     if done.returncode:
         raise RuntimeError(done.stderr[-1500:])
     spans: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -214,9 +214,7 @@ def their_decoding(model: nn.Module, batch: int, sizes: Sizes) -> Decoding:
             times.append(time.perf_counter())
             out = model(token, past_key_values=out.past_key_values, use_cache=True)
     del out
-    return decoding(
-        times, len(times) - 9, lambda: model(tokens, use_cache=True, logits_to_keep=1)
-    )
+    return decoding(times, len(times) - 9, lambda: model(tokens, use_cache=True, logits_to_keep=1))
 
 
 @torch.no_grad()

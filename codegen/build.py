@@ -199,13 +199,9 @@ def _steps(softmax: Softmax, dtype: str, architecture: str) -> Iterator[Job]:
     )
     for tokens in dict.fromkeys((1, layout.span)):
         size = DTYPES[dtype]
-        yield from build(
-            Shape(tokens, softmax.heads, softmax.kv_heads, head_dim, value_dim, size)
-        )
+        yield from build(Shape(tokens, softmax.heads, softmax.kv_heads, head_dim, value_dim, size))
     for packed in (False, True):
-        yield from fill_ahead.jobs(
-            layout, softmax.kv_heads, head_dim, value_dim, dtype, packed
-        )
+        yield from fill_ahead.jobs(layout, softmax.kv_heads, head_dim, value_dim, dtype, packed)
 
 
 def _rotations(attention: Attention, dtype: str, architecture: str) -> Iterator[Job]:

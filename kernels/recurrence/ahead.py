@@ -23,12 +23,13 @@ def jobs(variant: Variant, dtype: str, architecture: str) -> list[Job]:
     one = partial(job, variant, dtype, architecture)
     saved = ("written_ptr", "states_ptr", "fade_ptr")
     fade = ("fade_ptr",) if variant.delta or variant.decay == "none" else ()
+    plain = () if variant.delta or variant.step else ("written_ptr",)
     return [
         *([one("decays")] if variant.decay == "vector" else []),
         one("scores"),
-        *([one("solve")] if variant.delta else []),
+        *([one("scores", absent=("system_ptr",)), one("solve")] if variant.delta else []),
         one("scan", absent=saved),
-        one("scan", absent=("o_ptr", "fade_ptr")),
+        one("scan", absent=("o_ptr", "fade_ptr", *plain)),
         one("scan", absent=("o_ptr", *saved[:2], "start_ptr", *fade), moves=variant.delta),
         one("join"),
         one("join", back=True),

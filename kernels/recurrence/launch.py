@@ -90,12 +90,16 @@ def decays(inputs: Inputs, variant: Variant, cut: Cut, tile: Entries = ()) -> Fa
     return Faded(q_read, k_read, k_write, left, sums)
 
 
-def scores(inputs: Inputs, variant: Variant, cut: Cut, tile: Entries = ()) -> Inside:
-    """What happens inside chunks, all of them at once."""
+def scores(
+    inputs: Inputs, variant: Variant, cut: Cut, solution: Tensor | None = None, tile: Entries = ()
+) -> Inside:
+    """What happens inside chunks, all of them at once. solution: of the delta rule's system, if it
+    is there already."""
     q, k, _, g, b = inputs
     square = (cut.chunks, variant.value_heads, CHUNK, CHUNK)
     rows = q.new_empty(*square[:2], 3, CHUNK, dtype=torch.float32)
-    system = q.new_empty(square, dtype=torch.float32) if variant.delta else None
+    needed = variant.delta and solution is None
+    system = q.new_empty(square, dtype=torch.float32) if needed else None
     faded = decays(inputs, variant, cut) if variant.decay == "vector" else None
     found = q.new_empty(square)
     launch = launcher("scores", variant, q.dtype, architecture(q), tile)
@@ -105,7 +109,8 @@ def scores(inputs: Inputs, variant: Variant, cut: Cut, tile: Entries = ()) -> In
         *(strides(q, k, b) if faded else strides(q, k, g, b)),
         cut.tokens,
     )
-    solution = None if system is None else solve(system, q.dtype, variant)
+    if system is not None:
+        solution = solve(system, q.dtype, variant)
     return Inside(rows, found, solution, faded)
 
 
@@ -139,10 +144,12 @@ def scan(
     tile: Entries = (),
 ) -> tuple[Tensor | None, ...]:
     """From the state before each stretch on: o (N, T, A, V) and the state after each; with `save`
-    what tokens wrote (N, T, A, V), and the state before each chunk (C, A, K, V), of q's dtype."""
+    what tokens wrote (N, T, A, V), unless that is v, and the state before each chunk (C, A, K, V),
+    of q's dtype."""
     v, sizes = inputs.v, _sizes(variant)
     o = v.new_empty(v.shape) if output else None
-    written = v.new_empty(v.shape) if save else None
+    changed = variant.delta or variant.step
+    written = v.new_empty(v.shape) if save and changed else None
     states = v.new_empty(cut.chunks, *sizes) if save else None
     final = _states(v, variant, cut) if last else None
     _scan(inputs, inside, variant, cut, start, o, written, states, final, tile=tile)
@@ -152,8 +159,8 @@ def scan(
 def carry(
     inputs: Inputs, inside: Inside, variant: Variant, cut: Cut, tile: Entries = ()
 ) -> tuple[Tensor, Tensor | None]:
-    """What each stretch makes of a state of zero (S, A, K, V), and what becomes of any state: with
-    delta of the identity (S, A, K, K), else which part is left, (S, A) or (S, A, K), if not all."""
+    """What each stretch makes of a state of zero (S, A, K, V), with delta of the identity in K more
+    columns; else which part of any state is left, (S, A) or (S, A, K), if not all."""
     v = inputs.v
     more = variant.key_dim if variant.delta else 0
     local = _states(v, variant, cut, more)
@@ -161,8 +168,6 @@ def carry(
     channels = (variant.key_dim,) * (variant.decay == "vector")
     fade = local.new_empty(*local.shape[:2], *channels) if fades else None
     _scan(inputs, inside, variant, cut, last=local, fade=fade, moves=more > 0, tile=tile)
-    if variant.delta:
-        return local[..., : variant.value_dim], local[..., variant.value_dim :]
     return local, fade
 
 
@@ -207,12 +212,16 @@ def join(
     tile: Entries = (),
 ) -> tuple[Tensor, Tensor | None]:
     """The state before each stretch (S, A, K, V), from the one before the first, and with `last`
-    the one after the last; back: of gradients, the other way."""
+    the one after the last; back: of gradients, the other way. local: for each stretch what it makes
+    of zero. moves: what it leaves of any state, or local as `carry` gives it; None: that is local.
+    """
     starts = _states(local, variant, cut)
     final = starts.new_empty(cut.sequences, *_sizes(variant)) if last else None
     tile = (*tile, ("BACK", back))
     launch = launcher("join", variant, dtype, architecture(local), tile)
     blocks = -(-variant.value_dim // launch.constants["BLOCK_V"])
+    if variant.delta:
+        moves = (local if moves is None else moves)[..., variant.value_dim :]
     columns = (x.stride(2) if x is not None and x.dim() == 4 else 0 for x in (local, moves))
     launch(
         (cut.sequences * variant.value_heads * blocks,),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import ops
 from ..loader import namespace
-from . import dense
+from . import dense, plan
 from .chunked import EPSILON
 from .variant import CHUNK, Variant, unserved
 
@@ -26,8 +26,9 @@ _TENSORS = (
     "Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? b, Tensor? state, Tensor? cu_seqlens, "
     "bool delta, float scale"
 )
-COUNT = 6
-"""Of the arguments that may have gradients."""
+_KEPT = "Tensor solve, Tensor starts, Tensor local, Tensor fade"
+COUNT, KEPT = 6, 4
+"""Of the arguments that may have gradients, and of what a forward pass keeps for them."""
 
 
 def recurrence(
@@ -55,7 +56,7 @@ def recurrence(
     q, k = q.to(v.dtype), k.to(v.dtype)
     check(q, k, v, g, b, state, cu_seqlens)
     if served(q, v):
-        o, last = _recurrence(q, k, v, g, b, state, cu_seqlens, delta, scale)
+        o, last, *_ = _recurrence(q, k, v, g, b, state, cu_seqlens, delta, scale)
     else:
         o, last = dense.recurrence((q, k, v, g, b), state, cu_seqlens, delta, scale)
     if not normalize:
@@ -141,10 +142,12 @@ def served(q: Tensor, v: Tensor) -> bool:
     return there and unserved(q.shape[-1], v.shape[-1]) is None
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+def _forward(*arguments: Any) -> tuple[Tensor, ...]:
+    """o, the last state, and what the backward pass takes: of passes.Kept, empty where None."""
     from . import passes  # needs triton, which a machine without CUDA may lack
 
-    return passes.forward(*_prepared(*arguments))
+    o, last, kept = passes.forward(*_prepared(*arguments))
+    return o, last, *(o.new_empty(0) if x is None else x for x in kept)
 
 
 def _prepared(
@@ -159,40 +162,64 @@ def _prepared(
     return inputs, _plain(state), _plain(cu), variant(q, v, g, b, delta, scale)
 
 
-def _fake_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-    q, _, v, _, _, _, cu_seqlens, _, _ = arguments
+def _fake_forward(*arguments: Any) -> tuple[Tensor, ...]:
+    q, _, v, g, b, _, cu_seqlens, delta, scale = arguments
     precise = torch.promote_types(v.dtype, torch.float32)
-    sequences = q.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    last = v.new_empty(sequences, v.shape[2], q.shape[3], v.shape[3], dtype=precise)
-    return v.new_empty(v.shape), last
+    packed = cu_seqlens is not None
+    sequences = cu_seqlens.shape[0] - 1 if packed else q.shape[0]
+    heads, sizes = v.shape[2], (v.shape[2], q.shape[3], v.shape[3])
+    last = v.new_empty(sequences, *sizes, dtype=precise)
+    solve, starts, local, fade = (v.new_empty(0) for _ in range(4))
+    if delta:
+        per = -(-q.shape[1] // CHUNK)
+        chunks = per + sequences if packed else sequences * per
+        solve = v.new_empty(chunks, heads, CHUNK, CHUNK)
+    count = plan.stretches(q, packed, variant(q, v, g, b, delta, scale))
+    if count > 1:
+        stretches = sequences * count
+        starts = v.new_empty(stretches, *sizes, dtype=torch.float32)
+        if delta:
+            columns = v.shape[3] + q.shape[3]
+            local = v.new_empty(stretches, *sizes[:2], columns, dtype=torch.float32)
+        elif g is not None:
+            channels = sizes[1:2] if g.dim() == 4 else ()
+            fade = v.new_empty(stretches, heads, *channels, dtype=torch.float32)
+    return v.new_empty(v.shape), last, solve, starts, local, fade
 
 
-def _backward(do: Tensor, dlast: Tensor | None, *arguments: Any) -> list[Tensor]:
+def _backward(do: Tensor, dlast: Tensor | None, *rest: Any) -> list[Tensor]:
     """Gradients of q, k, v, g, b and the state, empty where there are none."""
     from . import passes
 
-    grads = passes.backward(adjacent(do), _plain(dlast), *_prepared(*arguments))
+    kept, arguments = rest[:KEPT], rest[KEPT:]
+    found = passes.Kept(*(x if x.numel() else None for x in kept))
+    grads = passes.backward(adjacent(do), _plain(dlast), found, *_prepared(*arguments))
     return [
         do.new_empty(0) if x is None or grad is None else grad.to(x.dtype)
         for x, grad in zip(arguments[:COUNT], grads, strict=True)
     ]
 
 
-def _fake_backward(do: Tensor, dlast: Tensor | None, *arguments: Any) -> list[Tensor]:
-    q = arguments[0]
-    return [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in arguments[:COUNT]]
+def _fake_backward(do: Tensor, dlast: Tensor | None, *rest: Any) -> list[Tensor]:
+    arguments = rest[KEPT:]
+    return [do.new_empty(0) if x is None else x.new_empty(x.shape) for x in arguments[:COUNT]]
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[: COUNT + 1])
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    kept = output[2:]
+    ctx.save_for_backward(*kept, *inputs[: COUNT + 1])
     ctx.rule = inputs[COUNT + 1 :]
+    ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, do: Tensor | None, dlast: Tensor | None) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
+def _differentiate(
+    ctx: Any, do: Tensor | None, dlast: Tensor | None, *_: None
+) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    tensors = saved[KEPT:]
     do = torch.zeros_like(tensors[2]) if do is None else do
-    grads = _recurrence_backward(do, dlast, *tensors, *ctx.rule)
+    grads = _recurrence_backward(do, dlast, *saved, *ctx.rule)
     wanted = (g if x is not None else None for g, x in zip(grads, tensors, strict=False))
     return *wanted, None, *(None for _ in ctx.rule)
 
@@ -208,14 +235,14 @@ def _flops(q: Any, k: Any, v: Any, *rest: Any, **_: Any) -> int:
     return int(2 * batch * tokens * heads * per_token)
 
 
-def _backward_flops(do: Any, dlast: Any, *arguments: Any, **_: Any) -> int:
-    """As fla counts it: two passes more."""
-    return 2 * _flops(*arguments)
+def _backward_flops(do: Any, dlast: Any, *rest: Any, **_: Any) -> int:
+    """As is usual: two passes more."""
+    return 2 * _flops(*rest[KEPT:])
 
 
 _recurrence = ops.define(
     f"{NAMESPACE}::recurrence",
-    f"({_TENSORS}) -> (Tensor, Tensor)",
+    f"({_TENSORS}) -> (Tensor, Tensor, {', '.join(['Tensor'] * KEPT)})",
     _forward,
     _fake_forward,
     setup=_setup,
@@ -224,7 +251,7 @@ _recurrence = ops.define(
 )
 _recurrence_backward = ops.define(
     f"{NAMESPACE}::recurrence_backward",
-    f"(Tensor do, Tensor? dlast, {_TENSORS}) -> Tensor[]",
+    f"(Tensor do, Tensor? dlast, {_KEPT}, {_TENSORS}) -> Tensor[]",
     _backward,
     _fake_backward,
     flops=_backward_flops,

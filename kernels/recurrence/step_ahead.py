@@ -18,11 +18,13 @@ def job(
     state_dtype: str = "float32",
     *,
     tokens: int = 1,
+    batch: int = 1,
     plan: Plan | None = None,
     early: bool = False,
 ) -> Job:
-    """`recurrence_step` for so many new tokens, with parameters in float32."""
-    plan = plan or choose(rule)
+    """`recurrence_step` for so many new tokens of a batch, with parameters in float32."""
+    size = 4 if state_dtype == "float32" else 2
+    plan = plan or choose(rule, batch * rule.value_heads, size)
     fixed = constants(rule, tokens, plan, early)
     options = {"num_warps": fixed.pop("num_warps")}
     load = partial(importlib.import_module, f"{__package__}.step_kernel")

@@ -8,6 +8,8 @@ from .step_rule import StepRule
 
 CELLS = 128
 """Of a state that a thread holds at a time, in registers."""
+MANY = 264
+"""Programs: two for each of an H100's multiprocessors."""
 
 
 class Plan(NamedTuple):
@@ -17,11 +19,14 @@ class Plan(NamedTuple):
     warps: int
 
 
-def choose(rule: StepRule) -> Plan:
-    """With more threads than channels of k Triton would keep each vector in every one of them."""
+def choose(rule: StepRule, programs: int, element_size: int = 4) -> Plan:
+    """For `programs` heads of all sequences, and a state of so many bytes an element. With more
+    threads than channels of k Triton would keep each vector in every one of them; with half of the
+    channels of v at a time, float32 states of many programs are faster, all else slower."""
     keys = padded(rule.key_dim)
     threads = min(256, max(32, keys))
-    cells = CELLS if keys <= 128 and not rule.complement else CELLS // 2
+    half = keys > 128 or rule.complement or (programs >= MANY and element_size == 4)
+    cells = CELLS // 2 if half else CELLS
     return Plan(min(padded(rule.value_dim), cells * threads // keys), threads // 32)
 
 

@@ -49,7 +49,9 @@ def _launch(
         strides += [0, 0] if x is None else [x.stride(0), x.stride(1)]
     rings = {name: state[name] for name in rule.kept}
     given = dict.fromkeys(("q", "k", "v"), state["S"]) | given  # stand-ins where nothing is read
-    _launcher(rule, 0 if out is None else out.shape[1], plan or choose(rule))(
+    if plan is None:
+        plan = choose(rule, len(seen) * rule.value_heads, state["S"].element_size())
+    _launcher(rule, 0 if out is None else out.shape[1], plan)(
         (rule.value_heads, len(seen)),
         *(given.get(name, rings.get(name)) for name in ("q", "k", "v", "a", "b")),
         given.get("gate"),

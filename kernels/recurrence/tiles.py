@@ -26,20 +26,22 @@ def tiles(name: str, variant: Variant) -> dict[tuple[str, int], Tile]:
 def choose(name: str, variant: Variant, target: str, size: int) -> Tile:
     """The tile of one pass."""
     half = size == 2
+    few = 4 if half and target == "sm_90" else 8
     if name in ("decays", "solve"):
         return {"num_warps": 1 if name == "solve" else 4, "num_stages": 1}
     if name == "scores":
-        return {"num_warps": 4 if half else 8, "num_stages": 1}
+        return {"num_warps": 4 if half else 8, "num_stages": 2 if half else 1}
     if name == "join":
-        warps = 8 if variant.delta else 4
-        return {"BLOCK_V": width(variant.value_dim, 32), "num_warps": warps, "num_stages": 1}
+        warps, most = 8 if variant.delta else 4, 32 if target == "sm_90" else 16
+        return {"BLOCK_V": width(variant.value_dim, most), "num_warps": warps, "num_stages": 1}
     if name == "inside":
         block = width(variant.value_dim, 64 if half else 32)
-        return {"BLOCK_V": block, "num_warps": 4 if half else 8, "num_stages": 2}
+        return {"BLOCK_V": block, "num_warps": few, "num_stages": 2}
     if name == "gradients":
         most = 64 if half else 32
-        block_k, block_v = width(variant.key_dim, most), width(variant.value_dim, most)
-        warps, stages = 4 if half and variant.decay != "vector" else 8, 2 if half else 1
+        block_k = width(variant.key_dim, most if target == "sm_90" else 32)
+        block_v = width(variant.value_dim, most)
+        warps, stages = few if variant.decay != "vector" else 8, 2 if half else 1
         return {"BLOCK_K": block_k, "BLOCK_V": block_v, "num_warps": warps, "num_stages": stages}
     return _of_chain(variant, target, size)
 
@@ -48,10 +50,10 @@ def _of_chain(variant: Variant, target: str, size: int) -> Tile:
     """Of the passes from chunk to chunk."""
     if size == 4:
         return {"BLOCK_V": 16, "num_warps": 8, "num_stages": 1}
-    wide = variant.key_dim > 128
-    roomy = target == "sm_90" and not (wide and variant.decay == "vector")
-    block = width(variant.value_dim, 32)
-    return {"BLOCK_V": block, "num_warps": 4, "num_stages": 2 if roomy or not wide else 1}
+    if variant.key_dim > 128 and (variant.decay == "vector" or target == "sm_80"):
+        block = 32 if target == "sm_90" else 16
+        return {"BLOCK_V": width(variant.value_dim, block), "num_warps": 8, "num_stages": 1}
+    return {"BLOCK_V": width(variant.value_dim, 32), "num_warps": 4, "num_stages": 2}
 
 
 def width(dim: int, most: int) -> int:

@@ -17,7 +17,7 @@ INTEGERS = (
 def jobs(
     heads: int, dim: int, half: int, norm: bool, dtype: str, architecture: str
 ) -> list[Job]:
-    """Forward and backward of rotate(), for long inputs."""
+    """Forward and backward of rotate(), for long inputs; the same on every architecture."""
     rows = cut(1 << 20, heads, dim, half).rows
     fixed = constants(dim, 1e4, half, 1e-6, rows)
     types = dict.fromkeys(("x_ptr", "y_ptr", "dy_ptr", "dx_ptr"), POINTERS[dtype])
@@ -28,8 +28,7 @@ def jobs(
     else:
         fixed |= dict.fromkeys(optional)
     load = partial(importlib.import_module, f"{__package__}.kernels")
-    soon = {"EARLY": architecture >= "sm_90"}
     return [
-        Job(f"rotary {name}", load, f"rotary_{name}", types, fixed | more, tile=f"{rows} tokens")
-        for name, more in (("forward", soon), ("backward", {}))
+        Job(f"rotary {name}", load, f"rotary_{name}", types, fixed, tile=f"{rows} tokens")
+        for name in ("forward", "backward")
     ]

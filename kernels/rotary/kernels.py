@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 VARYING = ("positions_batch", "positions_token", "tokens", "rows", "heads", "share")
 """Integers that a kernel is not compiled anew for."""
@@ -42,12 +41,8 @@ def rotary_forward(
     PADDED_HALF: tl.constexpr,
     PADDED_REST: tl.constexpr,
     ROWS: tl.constexpr,
-    EARLY: tl.constexpr,
 ):
     """y = turn(norm(x) * weight)."""
-    if EARLY:
-        gdc_launch_dependents()  # the next kernel waits in its turn
-        gdc_wait()  # for x
     REST: tl.constexpr = DIM - 2 * HALF
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = row < rows

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..launcher import Launcher, early
+from ..launcher import Launcher
 from . import kernels
 from .cut import Cut, constants, cut
 
@@ -19,8 +19,7 @@ def forward(
     x = _adjacent(x)
     y = x.new_empty(x.shape)
     work = cut(x.shape[0] * x.shape[1], *x.shape[2:], half)
-    soon = early(x.device.index)
-    _launcher("forward", x.shape[3], theta, half, eps, work.rows, soon)(
+    _launcher("forward", x.shape[3], theta, half, eps, work.rows)(
         (work.row_blocks, work.head_blocks),
         *(x, positions, weight, y),
         *x.stride()[:3],
@@ -60,14 +59,9 @@ def backward(
 
 
 @cache
-def _launcher(
-    name: str, dim: int, theta: float, half: int, eps: float, rows: int, soon: bool | None = None
-) -> Launcher:
-    """soon: whether the forward kernel may start before the one before it is over."""
-    fixed = constants(dim, theta, half, eps, rows)
-    if soon is not None:
-        fixed |= {"EARLY": soon, "launch_pdl": soon}
-    return Launcher(getattr(kernels, f"rotary_{name}"), fixed)
+def _launcher(name: str, dim: int, theta: float, half: int, eps: float, rows: int) -> Launcher:
+    kernel = getattr(kernels, f"rotary_{name}")
+    return Launcher(kernel, constants(dim, theta, half, eps, rows))
 
 
 def _sizes(x: Tensor, positions: Tensor, work: Cut) -> tuple[int, ...]:

@@ -58,12 +58,18 @@ def _made(text: str, operands: list[Tensor], states: list[Tensor]) -> Kernel:
 
 def _kernel(text: str, operands: list[Any], states: list[Any]) -> Kernel:
     """By shapes."""
+    sizes = _sizes(text, operands, states)
+    return kernel(_known[text], operands[0][2], sizes["key"], sizes["value"])
+
+
+def _sizes(text: str, operands: list[Any], states: list[Any]) -> dict[str, int]:
+    """Of the axes, by shapes; 1 of what nothing has."""
     equations = _known[text]
     sizes = {"key": 1, "value": 1}
     named = (*equations.operands, *equations.states)
     for (_, axes), shape in zip(named, (*operands, *states), strict=True):
         sizes |= dict(zip(axes, shape[len(shape) - len(axes) :], strict=True))
-    return kernel(equations, operands[0][2], sizes["key"], sizes["value"])
+    return sizes
 
 
 def _run_forward(
@@ -76,9 +82,9 @@ def _run_forward(
 def _fake_forward(
     operands: list[Tensor], states: list[Tensor], counts: Tensor, text: str, keep: bool
 ) -> list[Tensor]:
-    made = _made(text, operands, states)
-    batch, length = operands[0].shape[:2]
-    o = operands[0].new_empty(batch, length, made.heads, made.value)
+    value = _sizes(text, [x.shape for x in operands], [x.shape for x in states])["value"]
+    batch, length, heads = operands[0].shape[:3]
+    o = operands[0].new_empty(batch, length, heads, value)
     segments = -(-length // SEGMENT) if keep else 0
     kept = [x.new_empty(*x.shape[:2], segments, *x.shape[2:]) for x in states]
     return [o, *(torch.empty_like(x) for x in states), *kept]

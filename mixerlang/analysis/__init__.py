@@ -6,6 +6,7 @@ from .metrics import COUNTS, METRICS, PASSES, Cost
 from .page import page
 from .report import BACKENDS, BYTES, SCHEMA, Analysis, LayerCost, analyze
 from .roofline import Latency, latency_on
+from .sharding import Plan, sharding_lines
 from .table import formula_lines, markup, table
 from .times import time_lines
 from .units import size_of
@@ -21,6 +22,7 @@ __all__ = [
     "Cost",
     "Latency",
     "LayerCost",
+    "Plan",
     "analyze",
     "as_json",
     "fitting",
@@ -29,6 +31,7 @@ __all__ = [
     "latency_on",
     "markup",
     "page",
+    "sharding_lines",
     "size_of",
     "table",
     "time_lines",

@@ -12,9 +12,10 @@ from ..diagnostics.terminal import width
 from .lengths import spelled
 from .markup import MARKUPS
 from .metrics import METRICS, length_of
-from .report import SCHEMA, Analysis
+from .report import SCHEMA, Analysis, analyze
+from .roofline import latency_on
 from .table import MOST, cut
-from .units import binary, si
+from .units import binary, seconds, si
 
 OF_MODEL = (
     "activation_bytes_checkpointed",
@@ -22,6 +23,9 @@ OF_MODEL = (
     "peak_bytes.training_checkpointed",
     "peak_bytes.decode",
 )
+OF_TIME = ("seconds.prefill", "seconds.step", "seconds.training")
+"""Estimates on a GPU, an h100 unless another is named. They have no expression, and so no
+crossings."""
 COMPARED = ("flops.forward.useful", "flops.step.useful", "cache_bytes")
 """What is told unless something else is asked for."""
 
@@ -33,7 +37,7 @@ MOST_CROSSINGS = 20
 
 def metrics() -> tuple[str, ...]:
     """Keys that models can be compared by."""
-    return (*METRICS, *OF_MODEL)
+    return (*METRICS, *OF_MODEL, *OF_TIME)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Entry:
 
     title: str
     analysis: Analysis
+    gpu: str = "h100"
     _known: dict[str, Count] = field(default_factory=dict, compare=False)
 
     def formula(self, key: str) -> Count:
@@ -52,8 +57,13 @@ class Entry:
                 self._known[key] = self.analysis.formulas_of([key]).total[key]
         return self._known[key]
 
-    def value(self, key: str, length: int) -> int:
-        return number(self.formula(key), B=self.analysis.batch, T=length, L=length)
+    def value(self, key: str, length: int) -> float:
+        """An integer, but for times."""
+        own = self.analysis
+        if key in OF_TIME:
+            at = analyze(own.graph, own.batch, length, own.dtype, own.backend)
+            return float(getattr(latency_on(at, self.gpu), key.partition(".")[2]))
+        return number(self.formula(key), B=own.batch, T=length, L=length)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Comparison:
         """Headings, then a row per model."""
         rows = [[key, *map(spelled, shown)]]
         for entry in self.entries:
-            rows.append([entry.title, *(_spell(key, entry.value(key, at)) for at in shown)])
+            rows.append([entry.title, *(spell(key, entry.value(key, at)) for at in shown)])
         return rows
 
     def _head(self) -> str:
@@ -108,7 +118,7 @@ class Comparison:
         if len(self.entries) > 4:
             pairs = [(self.entries[0], other) for other in self.entries[1:]]
         for key in self.keys:
-            for a, b in pairs:
+            for a, b in pairs if key not in OF_TIME else ():
                 given = {"B": a.analysis.batch}
                 at = crossings(a.formula(key), b.formula(key), length_of(key), given, low, high)
                 for length in at:
@@ -162,6 +172,8 @@ def _row(cells: Sequence[str], column: int) -> str:
     return title + space + "".join(number.rjust(CELL) for number in numbers)
 
 
-def _spell(key: str, value: int) -> str:
+def spell(key: str, value: float) -> str:
+    if key in OF_TIME:
+        return seconds(value)
     unit = METRICS.get(key, "bytes")
     return binary(value) if unit == "bytes" else si(value) if unit else f"{value:,}"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import formulas
+from . import formulas, sharding
 from .fits import fitting
 from .kinds import Kind, kinds, outside
 from .metrics import nested
 from .report import SCHEMA, Analysis
 from .roofline import Latency
+from .sharding import Plan
 
 
 def as_json(
-    analysis: Analysis, latency: Latency | None = None, most: int | None = None
+    analysis: Analysis,
+    latency: Latency | None = None,
+    most: int | None = None,
+    plan: Plan | None = None,
 ) -> dict[str, Any]:
     """Numbers of the model and its layers; `expressions` of the model, of each kind of layer and of
     what stands outside, in B, T and L (metrics.py). latency: times on a GPU are told too. most:
-    bytes, for the longest context that fits in them."""
+    bytes, for the longest context that fits in them. plan: of training on several GPUs."""
     total, memory = analysis.total.as_json(), nested(analysis.memory)
     found = {
         "schema": SCHEMA,
@@ -38,6 +42,8 @@ def as_json(
         found["latency"] = latency.as_json()
     if most is not None:
         found["fits"] = {"bytes": most, "length": fitting(analysis, most)}
+    if plan is not None:
+        found["sharded"] = sharding.as_json(analysis, plan)
     return found
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..algebra import Count
+from ..algebra import Count, ceil_div
 from ..codegen.kernels import variants_of
+from ..codegen.recurrences import unserved
 from ..codegen.serve import Softmax, softmaxes
 from ..primitives.attention import Attention
 from ..primitives.base import Op
 from ..primitives.part import Part, Workload
+from ..primitives.recurrence import Delta, Recurrence
 from .blocks import by_key, by_query
 
 if TYPE_CHECKING:
@@ -28,7 +30,13 @@ def executed(op: Op, parts: list[Part], work: Workload, name: str) -> list[Count
     """FLOPs of each part in a pass: forward, training, backward or step."""
     flops = [part.backward if name == "backward" else part.forward for part in parts]
     found = [each.dense for each in flops]
-    if not isinstance(op, Attention) or name == "step":
+    if name == "step":
+        return found
+    if isinstance(op, Recurrence) and unserved(op) is None:
+        places = [place for place, part in enumerate(parts) if part.name == "recurrence"]
+        return [_of_recurrence(op, work, name) if place in places else count
+                for place, count in enumerate(found)]
+    if not isinstance(op, Attention):
         return found
     places = [place for place, part in enumerate(parts) if part.name == "attention"]
     for place, softmax in zip(places, softmaxes(op), strict=True):
@@ -51,6 +59,21 @@ def _of_softmax(softmax: Softmax, work: Workload, name: str) -> Count | None:
     [variant] = variants_of(softmax, training)
     per_head = sum(_passes(variant, work, name), 0)
     return work.batch * heads * per_head
+
+
+def _of_recurrence(op: Recurrence, work: Workload, name: str) -> Count:
+    """Chunks are padded. A forward pass reads and writes the state, and in each chunk takes scores
+    to what is written; the delta rule solves for that first. A backward pass runs it again, and
+    takes twice as much."""
+    from ..kernels.recurrence.variant import CHUNK
+
+    _, value_heads, key_dim, value_dim = op.shape()
+    key, value = op.features.width(key_dim), value_dim + (op.normalizer == "sum")
+    delta = isinstance(op.update, Delta)
+    per_token = (3 if delta else 2) * key * value
+    per_token += CHUNK * (3 * key + 2 * value if delta else key + value)
+    tokens = work.batch * ceil_div(work.length, CHUNK) * CHUNK
+    return (3 if name == "backward" else 1) * 2 * tokens * value_heads * per_token
 
 
 def _passes(variant: Variant, work: Workload, name: str) -> Iterator[Count]:

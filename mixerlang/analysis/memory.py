@@ -1,4 +1,4 @@
-"""Bytes of a whole model: kept for backward, and at the peak of training, prefill and decoding."""
+"""Bytes of a whole model: kept for backward, and at the peak of training and of decoding."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ MOMENTS = 2
 def memory(graph: Graph, layers: list[Cost], total: Cost, work: Workload) -> dict[str, Count]:
     """By key of the JSON object.
 
-    Training: weights, gradients, AdamW's moments, what is kept for backward, and the logits with
-    their gradient, in plain PyTorch both again in float32 for the softmax. Checkpointed:
-    of each layer its input is kept, and one layer at a time runs again. Prefill and decode: weights
-    and cache, the residual stream, and the logits of a token per sequence.
+    Training: weights, gradients, AdamW's moments, what is kept for backward, and the logits.
+    Checkpointed: of each layer its input is kept, and one layer at a time runs again. Decode:
+    weights and cache, and the logits of a token per sequence.
     """
     element, tokens = work.bytes_per_element, work.tokens
     weights = element * total.parameters
@@ -29,7 +28,7 @@ def memory(graph: Graph, layers: list[Cost], total: Cost, work: Workload) -> dic
         widest = greatest(widest, own)
     checkpointed = kept - in_layers + len(layers) * stream + widest
     state = (2 + MOMENTS) * weights
-    logits = 2 * (element + (0 if work.kernels else 4)) * graph.fields.vocab
+    logits = logit_bytes(graph, element, work.kernels)
     serving = weights + total["cache_bytes"] + work.batch * logits
     return {
         "activation_bytes_checkpointed": checkpointed,
@@ -37,3 +36,8 @@ def memory(graph: Graph, layers: list[Cost], total: Cost, work: Workload) -> dic
         "peak_bytes.training_checkpointed": state + checkpointed + logits * tokens,
         "peak_bytes.decode": serving,
     }
+
+
+def logit_bytes(graph: Graph, element: int, kernels: bool) -> int:
+    """Of a token: logits and their gradient, in plain PyTorch both again in float32."""
+    return 2 * (element + (0 if kernels else 4)) * graph.fields.vocab

@@ -45,6 +45,11 @@ class Costs:
             self._whole[whole] = cost.replaced("parameters", parameters)
         return self._whole[whole]
 
+    def bound(self, node: Node) -> bool:
+        """Whether the data decide on its useful FLOPs."""
+        parts = self._parts(node.op, node_widths(self.graph, node), "forward")
+        return any(part.bound for part in parts)
+
     def _kept_first(self, node: Node) -> int:
         """Channels of inputs that the backward pass reads and no node before has kept."""
         if not node.op.keeps_inputs():

@@ -28,19 +28,22 @@ BACKENDS = ("eager", "kernels")
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A layer. mixer: the words of its mixers, `attention`, `attention + recurrence`."""
+    """A layer. mixer: the words of its mixers, `attention`, `attention + recurrence`. bound:
+    whether its useful FLOPs are the most that they can be, as the data decide."""
 
     index: int
     label: str
     mixer: str
     cost: Cost
     span: Span | None
+    bound: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
             "index": self.index,
             "label": self.label,
             "mixer": self.mixer,
+            "useful_at_most": self.bound,
             **self.cost.as_json(),
             "line": None if self.span is None else self.span.begin[0],
         }
@@ -150,15 +153,16 @@ def _breakdown(graph: Graph, costs: Costs) -> Breakdown:
         key = tuple(map(id, parts))
         if key not in sums:
             sums[key] = Cost.sum(parts)
-    found = (_layer(graph, layer, sums[tuple(map(id, layers[layer.index]))])
+    found = (_layer(graph, layer, sums[tuple(map(id, layers[layer.index]))], costs)
              for layer in graph.layers)
     return Breakdown(tuple(found), outside)
 
 
-def _layer(graph: Graph, layer: LayerInfo, cost: Cost) -> LayerCost:
+def _layer(graph: Graph, layer: LayerInfo, cost: Cost, costs: Costs) -> LayerCost:
     nodes = [graph[id] for id in layer.nodes]
     mixers = " + ".join(node.op.word for node in nodes if isinstance(node.op, Mixer))
-    return LayerCost(layer.index, layer.label, mixers or "none", cost, layer.span)
+    bound = any(costs.bound(node) for node in nodes)
+    return LayerCost(layer.index, layer.label, mixers or "none", cost, layer.span, bound)
 
 
 def analyze(

@@ -29,7 +29,7 @@ def table(analysis: Analysis, count: str = "dense") -> str:
     lines = [_line(line, columns) for line in (HEADINGS, *cells)]
     return "\n".join([
         *head_lines(analysis, count), "", lines[0], rule, *lines[1:-1], rule, lines[-1], "",
-        *_counts(analysis.total),
+        *_counts(analysis.total), *_bounds(analysis),
     ])  # fmt: skip
 
 
@@ -74,6 +74,14 @@ def _counts(total: Cost) -> list[str]:
         cell.ljust(most) if place == 0 else cell.rjust(most)
         for place, (cell, most) in enumerate(zip(line, columns, strict=True))
     ) for line in lines]  # fmt: skip
+
+
+def _bounds(analysis: Analysis) -> list[str]:
+    """Where `useful` is no more than a bound."""
+    names = dict.fromkeys(layer.label for layer in analysis.layers if layer.bound)
+    if not names:
+        return []
+    return [cut(f"useful is the most that it can be: the data decide in {', '.join(names)}", MOST)]
 
 
 def formula_titles(count: str) -> dict[str, str]:

@@ -22,6 +22,12 @@ class CountName(StrEnum):
     DENSE = "dense"
 
 
+class Optimizer(StrEnum):
+    ADAMW = "adamw"
+    LION = "lion"
+    SGD = "sgd"
+
+
 class Style(StrEnum):
     TABLE = "table"
     MARKDOWN = "markdown"
@@ -66,6 +72,20 @@ def analyze(
         typer.Option("--fits", metavar="BYTES", show_default=False,
                      help="Tell the longest context whose cache and weights fit: 80GiB, 24GB."),
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", min=1, max=2**20, show_default=False,
+                     help="Tell the memory of training on so many under FSDP2 instead."),
+    ] = None,
+    optimizer: Annotated[
+        Optimizer, typer.Option(help="Of --gpus: what it keeps per parameter.")
+    ] = Optimizer.ADAMW,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Of --gpus: weights, gradients and moments in float32.")
+    ] = False,
+    checkpointed: Annotated[
+        bool, typer.Option("--checkpointed", help="Of --gpus: layers run again in the backward.")
+    ] = False,
     style: As = Style.TABLE,
     html: Annotated[
         Path | None,
@@ -83,14 +103,17 @@ def analyze(
 
     found = analysis.analyze(graph_of(spec, set, root), batch, length, dtype, backend)
     latency = None if gpu is None else asked(lambda: analysis.latency_on(found, gpu), "--gpu")
+    plan = None if gpus is None else analysis.Plan(gpus, optimizer, mixed, checkpointed)
     most = None if fits is None else asked(lambda: analysis.size_of(fits), "--fits")
     if html is not None:
         times = latency or analysis.latency_on(found, "h100")
         write_whole(html, analysis.page(found, times, count))
     if json:
-        print_data(analysis.as_json(found, latency, most))
+        print_data(analysis.as_json(found, latency, most, plan))
     elif html is not None:
         print(html)
+    elif plan is not None:
+        print(analysis.sharding_lines(found, plan))
     elif latency is not None:
         print(analysis.time_lines(latency))
     elif most is not None:

@@ -17,6 +17,7 @@ from . import (
     kernels,
     names,
     run,
+    search,
     train,
     validate,
 )
@@ -58,6 +59,7 @@ app.command("graph")(graph.graph)
 app.command("analyze")(analyze.analyze)
 app.command("compare")(compare.compare)
 app.command("sweep")(compare.sweep)
+app.command("search")(search.search)
 app.command("validate")(validate.validate)
 app.command("compile")(compile.compile_)
 app.command("kernels")(kernels.kernels)

@@ -205,7 +205,6 @@ def _scorer(group: Group, cnn: k.Cnn, work: Workload) -> Part:
         forward * 2,
         read=element * (work.tokens * inputs + weights),
         written=4 * work.tokens * group.kv_heads,
-        weights=element * weights,
         saved=work.tokens * (element * (layers + raw) + 16 * heads)
         + 4 * counts + element * packed + SEED,
     )

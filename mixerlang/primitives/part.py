@@ -54,9 +54,9 @@ class Flops:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """read, written: bytes of a pass forward that takes each of its tensors once (`weights` of
-    those read, the same for any batch). saved: bytes kept for backward, its op's input left out.
-    bound: whether useful FLOPs depend on the data, and stand here for the most that they can be.
+    """read, written: bytes of a pass forward that takes each of its tensors once. saved: bytes kept
+    for backward, its op's input left out. bound: whether useful FLOPs depend on the data, and stand
+    here for the most that they can be.
     """
 
     name: str
@@ -64,7 +64,6 @@ class Part:
     backward: Flops = Flops()
     read: Count = 0
     written: Count = 0
-    weights: Count = 0
     saved: Count = 0
     bound: bool = False
 
@@ -81,7 +80,7 @@ def linear(
     weights = element * (inputs + bias) * outputs
     forward = Flops(flops, flops)
     read, written = element * work.tokens * inputs + weights, element * work.tokens * outputs
-    return Part(name, forward, forward * 2, read, written, weights, saved)
+    return Part(name, forward, forward * 2, read, written, saved)
 
 
 def elementwise(
@@ -93,7 +92,6 @@ def elementwise(
         name,
         read=element * (work.tokens * inputs + weights),
         written=element * work.tokens * outputs,
-        weights=element * weights,
         saved=saved,
     )
 
@@ -106,4 +104,4 @@ def depthwise(name: str, work: Workload, channels: int, taps: int, saved: int = 
     element, flops = work.bytes_per_element, 2 * work.tokens * channels * taps
     weights, kept = element * channels * taps, element * work.tokens * saved
     forward, moved = Flops(flops, flops), element * work.tokens * channels
-    return Part(name, forward, forward * 2, moved + weights, moved, weights, kept)
+    return Part(name, forward, forward * 2, moved + weights, moved, kept)

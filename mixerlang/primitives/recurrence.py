@@ -280,28 +280,19 @@ class Recurrence(Mixer):
     def bind(self, width: int, report: Report) -> Self:
         value_heads = self.value_heads or self.heads
         if value_heads % self.heads:
-            report(
-                "MX402",
-                self.origin.of("value_heads"),
-                f"{self.heads} heads do not divide {value_heads} value heads",
-                help=f"heads={nearest_divisor(value_heads, self.heads)} does",
-            )
+            report("MX402", self.origin.of("value_heads"),
+                   f"{self.heads} heads do not divide {value_heads} value heads",
+                   help=f"heads={nearest_divisor(value_heads, self.heads)} does")
         if self.key_dim is None and width % self.heads:
-            report(
-                "MX402",
-                self.origin.of("heads"),
-                f"{self.heads} heads do not divide dim {width}",
-                help="give key_dim, or a number of heads that divides dim: "
-                f"{nearest_divisor(width, self.heads)}",
-            )
+            report("MX402", self.origin.of("heads"),
+                   f"{self.heads} heads do not divide dim {width}",
+                   help="give key_dim, or a number of heads that divides dim: "
+                   f"{nearest_divisor(width, self.heads)}")
         key_dim = self.key_dim or max(1, width // self.heads)
         if self.features.width(key_dim) > WIDEST:
-            report(
-                "MX407",
-                self.origin.of("key_dim"),
-                f"these features give more than {WIDEST:,} channels for key_dim {key_dim}",
-                help="use a smaller key_dim: taylor(2) squares it",
-            )
+            report("MX407", self.origin.of("key_dim"),
+                   f"these features give more than {WIDEST:,} channels for key_dim {key_dim}",
+                   help="use a smaller key_dim: taylor(2) squares it")
         return self.replace(
             value_heads=value_heads, key_dim=key_dim, value_dim=self.value_dim or key_dim
         )
@@ -388,19 +379,17 @@ class Recurrence(Mixer):
         return list(step_parts(self, width, work))
 
     def cache_bytes(self, width: int, work: Workload) -> Count:
-        """A float32 state per head, its normalizer, and the convolution's last inputs; through
-        kernels, the inputs of some last tokens."""
-        from .recurrence_kernels import kernel_cache_bytes
+        from .recurrence_kernels import cache_bytes
 
-        held = kernel_cache_bytes(self, work) if work.kernels else None
-        return self.bound_bytes(width, work) if held is None else held
+        return cache_bytes(self, work)
 
     def bound_bytes(self, width: int, work: Workload) -> Count:
-        tail = max(0, self.conv - 1) * self.conv_channels() * work.bytes_per_element
-        return work.batch * (self.state_bytes() + tail)
+        from .recurrence_kernels import bound_bytes
+
+        return bound_bytes(self, work)
 
     def state_bytes(self) -> int:
-        """Of one sequence."""
+        """Of one sequence: a float32 state per head, and its normalizer."""
         _, value_heads, key_dim, value_dim = self.shape()
         columns = value_dim + (self.normalizer == "sum")
         return 4 * value_heads * self.features.width(key_dim) * columns

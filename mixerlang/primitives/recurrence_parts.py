@@ -41,28 +41,27 @@ def _around(op: Recurrence, width: int, work: Workload) -> Iterator[Part]:
     if weights:
         flops = 2 * work.tokens * maps * weights
         forward = Flops(flops, flops)
-        yield Part("features", forward, forward * 2, weights=element * maps * weights)
+        yield Part("features", forward, forward * 2, read=element * maps * weights)
     if not isinstance(op.output, PlainOutput):
         kept = work.tokens * (2 * element * values + 4 * value_heads)
         yield elementwise("output", work, 2 * values, values, saved=kept)
 
 
 def _core(op: Recurrence, work: Workload) -> Part:
-    """The recurrence itself. Kept for backward, by a fused kernel: what it reads and gives, and
-    the state before each chunk."""
+    """The recurrence itself. Kept for backward, as through kernels: what it reads and gives; states
+    between chunks are made again."""
     chunked, alone = _chunked_flops(op, work), _step_flops(op, work)
     many = reached(work.length, 2)  # a single token goes as a step
     forward = _recurrent_flops(op, work)
     backward = many * (2 * chunked - _spared(op, work)) + (1 - many) * _alone_backward(op, work)
     read, written = _moved(op, work)
-    states = work.batch * ceil_div(work.length, CHUNK) * op.state_bytes()
     return Part(
         "recurrence",
         Flops(forward, many * chunked + (1 - many) * alone),
         Flops(2 * forward, backward),
         read,
         written,
-        saved=read + written + states,
+        saved=read + written,
     )
 
 

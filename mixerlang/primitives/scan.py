@@ -188,7 +188,7 @@ class Scan(Mixer):
         weights = self._map_weights()
         if weights:
             maps = Flops(2 * work.tokens * weights, 2 * work.tokens * weights)
-            found.append(Part("features", maps, maps * 2, weights=work.bytes_per_element * weights))
+            found.append(Part("features", maps, maps * 2, read=work.bytes_per_element * weights))
         return [*found, self._equations(work)]
 
     def _equations(self, work: Workload) -> Part:

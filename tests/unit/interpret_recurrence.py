@@ -15,7 +15,7 @@ import torch
 from interpreting import accept_new_numpy
 from recurrence_cases import Case, make, oracle, relative
 
-from mixerlang.kernels.recurrence import op, passes
+from mixerlang.kernels.recurrence import op, plan
 
 SMALL = Case(tokens=130, sizes=(1, 1, 16, 16))
 PACKED = [0, 1, 1, 70, 134]
@@ -55,7 +55,7 @@ def run(case: Case, most: int) -> list[float]:
     cu_seqlens = None if case.edges is None else torch.tensor(case.edges, dtype=torch.int32)
     with (
         mock.patch.object(op, "served", lambda *_: True),
-        mock.patch.object(passes, "stretch_count", lambda *_: most),
+        mock.patch.object(plan, "stretch_count", lambda *_: most),
     ):
         o, last, _ = op.recurrence(
             *leaves, delta=case.delta, scale=case.scale, cu_seqlens=cu_seqlens

@@ -13,6 +13,8 @@ from mixerlang.analysis import analyze
 from mixerlang.analysis.blocks import by_key, by_query
 from mixerlang.codegen.serve import softmaxes
 from mixerlang.primitives.attention import Attention
+from mixerlang.primitives.part import Workload
+from mixerlang.primitives.recurrence import Recurrence
 
 LENGTHS = (1, 15, 64, 65, 127, 128, 129, 300, 511, 512, 640)
 
@@ -91,3 +93,24 @@ def test_forward_of_a_window_by_hand(tmp_path: Path) -> None:
     linear = total.number("flops.forward.dense") - 2 * 2 * 640 * 640 * 128
     blocks = 1 + 9 * 2
     assert total["flops.forward.executed"] == linear + 2 * blocks * 64 * 64 * 2 * 128
+
+
+def test_executed_chunks_of_a_recurrence_by_hand(tmp_path: Path) -> None:
+    """2 heads of 32 x 16: 65 tokens are two chunks of 64, run again in the backward pass."""
+    graph = graph_of_mixer(tmp_path, "recurrence(2, key_dim=32, value_dim=16, update=delta)")
+    total = analyze(graph, 3, 65, "bfloat16").total
+    core = 2 * 3 * 128 * 2 * (3 * 32 * 16 + 64 * (3 * 32 + 2 * 16))
+    [op] = [node.op for node in graph if isinstance(node.op, Recurrence)]
+    for name, times in (("forward", 1), ("backward", 3)):
+        parts = op.parts(12, Workload(3, 65, training=True))
+        flops = [p.backward if name == "backward" else p.forward for p in parts]
+        [dense] = [f.dense for f, p in zip(flops, parts, strict=True) if p.name == "recurrence"]
+        others = total.number(f"flops.{name}.dense") - dense
+        assert total[f"flops.{name}.executed"] == others + times * core
+
+
+def test_what_no_kernel_serves_executes_its_dense_form(tmp_path: Path) -> None:
+    graph = graph_of_mixer(tmp_path, "recurrence(2, key_dim=8, features=hedgehog, conv=4)")
+    total = analyze(graph, 2, 100).total
+    for name in ("forward", "backward"):
+        assert total[f"flops.{name}.executed"] == total[f"flops.{name}.dense"]

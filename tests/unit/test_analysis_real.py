@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from counting import forward_flops, graph_of, step_flops, training_flops
+from counting import forward_flops, graph_of, graph_of_mixer, step_flops, training_flops
 
 from mixerlang.analysis import BACKENDS, analyze
 from mixerlang.nn import backend
-from mixerlang.primitives.attention import Attention
 from mixerlang.runtime.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,10 +79,12 @@ def test_flops_of_the_tiny_models(path: Path) -> None:
 
 
 PAIRS = {
-    "swa": lambda length: visible(length, 64),
-    "lalte": lambda length: visible(length, 32) + visible(length - 32, 16),
+    "window(64)": lambda length: visible(length, 64),
+    "window(32) | learned(budget=16)": lambda length: (
+        visible(length, 32) + visible(length - 32, 16)
+    ),
 }
-"""Pairs of query and key that count in a head, by spec."""
+"""Pairs of query and key that count in a head, by keep."""
 
 
 def visible(length: int, most: int) -> int:
@@ -91,17 +92,16 @@ def visible(length: int, most: int) -> int:
     return sum(min(query + 1, most) for query in range(max(length, 0)))
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_flops_through_the_kernels(name: str) -> None:
+@pytest.mark.parametrize("keep", PAIRS)
+def test_flops_through_the_kernels(keep: str, tmp_path: Path) -> None:
     """Masked pairs left out, all else as plain PyTorch has it."""
-    path = ROOT / f"specs/tiny/{name}.mix"
-    model, batch, length = load(path), 2, 150
-    attentions = [node.op for node in graph_of(path) if isinstance(node.op, Attention)]
-    pairs = PAIRS[name](length) - length * length
-    left_out = sum(2 * batch * op.heads * pairs * 2 * op.shape()[2] for op in attentions)
+    graph = graph_of_mixer(tmp_path, f"attention(heads=4, head_dim=16, keep={keep})")
+    model, batch, length = load(tmp_path / "model.mix"), 2, 150
+    left_out = 2 * batch * 4 * (PAIRS[keep](length) - length * length) * 2 * 16
     with backend.forced("kernels"):
         counted = forward_flops(model, batch, length)
     assert counted == forward_flops(model, batch, length) + left_out
+    assert counted == analyze(graph, batch, length).total["flops.forward.useful"]
 
 
 @pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)

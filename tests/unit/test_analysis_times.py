@@ -10,8 +10,17 @@ import pytest
 from counting import graph_of, graph_of_mixer
 from typer.testing import CliRunner
 
-from mixerlang.analysis import analyze, fitting, latency_on, size_of, time_lines
+from mixerlang.analysis import (
+    Plan,
+    analyze,
+    fitting,
+    latency_on,
+    sharding_lines,
+    size_of,
+    time_lines,
+)
 from mixerlang.analysis.device import device, names
+from mixerlang.analysis.sharding import parts
 from mixerlang.cli.app import app
 
 PAPER = Path(__file__).resolve().parents[2] / "specs/paper"
@@ -115,10 +124,32 @@ def test_the_longest_context_that_fits() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["--gpu", "h101"], "did you mean `h100`"), (["--fits", "-1"], "is no number of bytes"),
-     (["--fits", "many"], "is no number of bytes"), (["--length", "0"], "greater than or equal to 1"),
-     (["--batch", "-3"], "greater than or equal to 1")],
+     (["--fits", "many"], "is no number of bytes"),
+     (["--length", "0"], "greater than or equal to 1"), (["--batch", "-3"], "greater than or")],
 )  # fmt: skip
 def test_what_means_nothing_is_refused(arguments: list[str], words: str) -> None:
     answer = CliRunner().invoke(app, ["analyze", str(PAPER / "lalte_400m.mix"), *arguments])
     assert answer.exit_code == 2
     assert words in " ".join(answer.output.replace("│", " ").split())
+
+
+def test_memory_of_training_on_several_gpus() -> None:
+    analysis = analyze(graph_of(PAPER / "lalte_400m.mix"), 2, 4096, "bfloat16", "kernels")
+    alone = parts(analysis, Plan())
+    assert sum(alone.values()) == analysis.memory["peak_bytes.training"]
+    checkpointed = parts(analysis, Plan(checkpointed=True))
+    assert sum(checkpointed.values()) == analysis.memory["peak_bytes.training_checkpointed"]
+    total = analysis.total.parameters
+    shared = parts(analysis, Plan(8, "lion", mixed=True))
+    assert shared["weights"] == shared["moments"] == 4 * -(-total // 8)
+    largest = max(layer.cost.parameters for layer in analysis.layers)
+    assert shared["whole layers"] == largest * (2 * 2 + 4)
+    assert shared["activations"] == alone["activations"]
+    assert parts(analysis, Plan(1, "sgd"))["moments"] == 0
+    text = sharding_lines(analysis, Plan(8))
+    assert "each of 8 GPUs under FSDP2" in text and text.splitlines()[-1].startswith("peak")
+    with pytest.raises(ValueError, match="optimizer is one of adamw"):
+        Plan(1, "adam")
+    spec = str(PAPER / "lalte_400m.mix")
+    answer = CliRunner().invoke(app, ["analyze", spec, "--gpus", "4", "--mixed", "--json"])
+    assert json.loads(answer.output)["sharded"]["gpus"] == 4

@@ -92,7 +92,6 @@ def test_bytes_that_attention_moves(tmp_path: Path) -> None:
     rows = 3 * 10
     q = found["q_proj"]
     assert (q.read, q.written) == (2 * (rows * 12 + 13 * 32), 2 * rows * 32)
-    assert q.weights == 2 * 13 * 32
     attention = found["attention"]
     assert attention.read == 2 * rows * (4 * 8 + 2 * 8 + 2 * 6)
     assert attention.written == 2 * rows * 4 * 6 + 4 * rows * 4  # and the log-sum-exp
@@ -111,8 +110,7 @@ def test_bytes_that_a_recurrence_moves(tmp_path: Path) -> None:
     core = found["recurrence"]
     assert core.read == rows * (2 * (2 * 2 * 6 + 4 * 5) + 4 * 4 + 4 * 4)  # decay and step, float32
     assert core.written == rows * 2 * 4 * 5
-    states = 3 * 2 * 4 * 4 * 6 * 5  # two chunks, float32
-    assert core.saved == core.read + core.written + states
+    assert core.saved == core.read + core.written  # states are made again
     conv = found["conv"]
     assert (conv.read, conv.written) == (2 * (rows * 44 + 44 * 3), 2 * rows * 44)
     step = parts(graph, Workload(3, 100), step=True)["step"]
@@ -142,7 +140,7 @@ def test_a_cache_holds_what_is_said_at_every_step(name: str, tmp_path: Path) -> 
     graph = graph_of_mixer(tmp_path, MIXERS[name])
     model = load(tmp_path / "model.mix").eval()
     most = LENGTH
-    for way in ("eager", "kernels") if name.startswith("keep") else ("eager",):
+    for way in ("eager", "kernels"):
         said = analyze(graph, BATCH, most, "float32", way).total
         with backend.forced(way), torch.no_grad():
             held = model.new_cache(BATCH, max_length=most)

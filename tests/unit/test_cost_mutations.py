@@ -29,6 +29,7 @@ from mixerlang.primitives import (
     part,
     pointwise,
     recurrence,
+    recurrence_kernels,
     recurrence_parts,
 )
 from mixerlang.primitives import keep as k
@@ -158,6 +159,7 @@ FORMULAS: list[tuple[Any, str]] = [
     *[(keep_cost, name) for name in (
         "_store_bytes", "branch_extent", "_extent", "_own_bytes", "_scorer_inputs")],
     (keep_cost.Store, "slots"), (keep_cost.Extent, "slots"), (keep_kernels, "_layout_bytes"),
+    (recurrence_kernels, "kernel_cache_bytes"), (recurrence_kernels, "bound_bytes"),
     *[(recurrence_parts, name) for name in (
         "parts", "step_parts", "_around", "_core", "_state", "_step_flops", "_alone_backward",
         "_chunk", "_chunked_flops", "_spared")],

@@ -68,7 +68,7 @@ def flat(graph: Graph, work: Workload) -> list[Count]:
     for part in [*parts_of(graph, work), *parts_of(graph, work, step=True)]:
         for flops in (part.forward, part.backward):
             found += [flops.useful, flops.dense]
-        found += [part.read, part.written, part.weights, part.saved]
+        found += [part.read, part.written, part.saved]
     for node in graph:
         width = graph.width(node)
         found += [node.op.cache_bytes(width, work), node.op.bound_bytes(width, work)]

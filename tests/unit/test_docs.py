@@ -109,9 +109,10 @@ def test_the_tour_answers_as_it_says(at_the_tour: Path) -> None:
     [each for each in consoles() if each[0] in (ROOT / "docs/analyze.md").read_text()],
 )
 def test_the_page_of_costs_answers_as_it_says(
-    command: str, answer: str, monkeypatch: pytest.MonkeyPatch
+    command: str, answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("MIXERLANG_CACHE", str(tmp_path / "cache"))
     result = CliRunner().invoke(app, shlex.split(command)[1:])
     assert answer.strip() and re.fullmatch(shown(answer), result.output.strip()), result.output
 

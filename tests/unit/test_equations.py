@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import random
 import time
 from pathlib import Path
 
@@ -74,6 +76,40 @@ def test_ways_to_write_the_gated_delta_rule(equations: str) -> None:
     wanted = r.Recurrence(heads=4, value_heads=4, key_dim=8, value_dim=8, decay=SCALAR,
                           update=DELTA)  # fmt: skip
     assert point(equations) == wanted
+
+
+class Rewritten(ast.NodeTransformer):
+    """An expression in other words: swapped, halved, negated twice, multiplied out."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        left, right, pick = node.left, node.right, self.random.randrange(6)
+        if pick == 0 and isinstance(node.op, ast.Add | ast.Mult):
+            return ast.BinOp(right, node.op, left)
+        if pick == 1 and isinstance(node.op, ast.Sub):
+            return ast.BinOp(ast.UnaryOp(ast.USub(), right), ast.Add(), left)
+        sums = isinstance(right, ast.BinOp) and isinstance(right.op, ast.Add | ast.Sub)
+        if pick == 2 and isinstance(node.op, ast.Mult) and sums:
+            one, two = (ast.BinOp(left, ast.Mult(), each) for each in (right.left, right.right))
+            return ast.BinOp(one, right.op, two)
+        if pick == 3:
+            half = ast.BinOp(node, ast.Div(), ast.Constant(2))
+            return ast.BinOp(half, ast.Add(), half)
+        if pick == 4:
+            return ast.UnaryOp(ast.USub(), ast.UnaryOp(ast.USub(), node))
+        return node
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_other_words_for_the_same_point(seed: int) -> None:
+    lines = ("S = a * (S + 0 * outer(k, v))", "S = S + b * (outer(k, v) - outer(k, S.T @ k))", READ)
+    other = Rewritten(seed)
+    words = "; ".join(ast.unparse(other.visit(ast.parse(line))) for line in lines)
+    assert point(words) == r.Recurrence(heads=4, value_heads=4, key_dim=8, value_dim=8,
+                                        decay=SCALAR, update=DELTA)  # fmt: skip
 
 
 POINTS = {

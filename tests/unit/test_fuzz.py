@@ -28,6 +28,12 @@ block odd(mixer, ffn, alpha: number = 0.5 in 0..1) {
   x += alpha * mixer(h) + concat(linear(x0), none)
   x += ffn(rmsnorm(x))
 }
+recurrence own(rate=0.5 in 0..1) {
+  state S[key, value]
+  decay w[value]
+  S = S @ diag(w) + rate * outer(k, v - b * S.T @ k)
+  o = silu(S.T @ q)
+}
 let m = hymba(4)
 mixer hymba(h) = mean(local(h, 8), mamba2(heads=h, head_dim=16), weights=[1, 0.5])
 model all {
@@ -35,7 +41,7 @@ model all {
   vocab = 256; dim = 64; context = 128
   let shared = tied(layer(nsa(4, 2, 16, size=16, recent=32)))
   block = odd(alpha=1/2)
-  layers = ([m, shared, lte(4, 16, 8) >> gla(4, 16, 16)] + [based(4, 16)]) * n
+  layers = ([m, shared, own(4), lte(4, 16, 8) >> gla(4, 16, 16)] + [based(4, 16)]) * n
   layers[0, -1, ::3] = layer(gated(kda(4, 16), none), ffn=mlp(relu2), block=parallel)
 }
 """
@@ -47,7 +53,8 @@ SIGNS = ["(", ")", "[", "]", "{", "}", ",", "=", "+=", "|", "&", ">>", "+", "-",
 NUMBERS = ["0", "1", "-1", "2", "7", "1/3", "1.5", "1e-300", "1e308", "9223372036854775807",
            "9223372036854775808", "10000", "1_000", "64..8192"]
 KEYWORDS = ["let", "param", "model", "import", "mixer", "block", "recurrence", "state", "in",
-            "true", "false", "none", "x", "x0", "norm", "ffn", "layers"]
+            "true", "false", "none", "x", "x0", "norm", "ffn", "layers", "key", "value", "gate",
+            "decay", "weight", "S", "I", "q", "k", "v", "a", "b", "dt", "o", "outer", "diag", ".T"]
 PIECES = st.one_of(*map(st.sampled_from, (WORDS, SIGNS, NUMBERS, KEYWORDS)), st.text(max_size=3))
 
 Edit = Callable[[list[str], int, int, str], None]

@@ -13,10 +13,11 @@ CASES = [
     (GDN, "bfloat16", "sm_90"),
     (GDN, "bfloat16", "sm_80"),
     (Variant(2, 4, 256, 256, 1.0, "scalar", True, True), "bfloat16", "sm_90"),
+    (Variant(2, 2, 256, 256, 1.0, "scalar", True, True), "bfloat16", "sm_80"),
     (Variant(4, 4, 128, 128, 1.0, "vector", True, True), "bfloat16", "sm_90"),
     (Variant(4, 4, 64, 128, 1.0, "none"), "float16", "sm_90"),
 ]
-FEW = 32
+FEW = 64
 """Bytes of a thread's registers that may go to memory."""
 
 

@@ -41,10 +41,12 @@ def test_the_kernel_agrees_with_float64(interpreted: Callable[[str], Errors]) ->
 
 
 @pytest.mark.parametrize("architecture", ["sm_90", "sm_80"])
-@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize(("tokens", "batch"), [(1, 1), (4, 1), (1, 256), (4, 256)])
 @pytest.mark.parametrize("rule", SHIPPED.values(), ids=list(SHIPPED))
-def test_fits_and_moves_whole_vectors(rule: StepRule, tokens: int, architecture: str) -> None:
-    compiled = build(job(rule, "bfloat16", tokens=tokens), architecture)
+def test_fits_and_moves_whole_vectors(
+    rule: StepRule, tokens: int, batch: int, architecture: str
+) -> None:
+    compiled = build(job(rule, "bfloat16", tokens=tokens, batch=batch), architecture)
     assert resources(compiled).spilled == 0
     if rule.value_dim % 16 == 0:
         assert "ld.global.v4.b32" in compiled.asm["ptx"]
