@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 _libraries: dict[str, Any] = {}
@@ -33,8 +34,8 @@ def define(
     schema: its arguments and results as torch writes them, "(Tensor x, int n) -> Tensor". fake:
     gives empty results of the shapes and strides that the implementation's have. setup(context,
     arguments, results) saves what backward(context, *gradients) needs, which returns a gradient, or
-    None, per argument. flops: counts those of a call, from its arguments with shapes in place of
-    tensors.
+    None, per argument; of an op that takes lists of tensors there is none. flops: counts those of a
+    call, from its arguments with shapes in place of tensors.
     """
     namespace, _, short = name.partition("::")
     _libraries.pop(name, None)  # of a module that is loaded again
@@ -66,7 +67,14 @@ def compose(name: str, schema: str, implementation: Callable[..., Any]) -> Any:
 
 
 def _differentiated(op: Any, setup: Any, backward: Any) -> Callable[..., Any]:
-    """What runs where gradients are recorded: `op` itself, and its gradient if one is wanted."""
+    """What runs where gradients are recorded: `op` itself, and its gradient if one is wanted.
+
+    Tensors in lists are handed to autograd beside the arguments, or it would not see them. Forward
+    derivatives go the same way, to torch's refusal: below autograd they would get lost.
+    """
+    kinds = [str(argument.type) for argument in op._schema.arguments]
+    count, lists = len(kinds), [i for i, kind in enumerate(kinds) if kind == "List[Tensor]"]
+    gives_list = [str(result.type) for result in op._schema.returns] == ["List[Tensor]"]
 
     def plain(*arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
@@ -75,10 +83,11 @@ def _differentiated(op: Any, setup: Any, backward: Any) -> Callable[..., Any]:
     class Differentiated(torch.autograd.Function):
         @staticmethod
         def forward(context: Any, *arguments: Any) -> Any:
+            arguments = arguments[:count]
             results = plain(*arguments)
             if setup is not None:
                 setup(context, arguments, results)
-            return results
+            return tuple(results) if gives_list else results
 
         @staticmethod
         def backward(context: Any, *gradients: Any) -> Any:
@@ -87,10 +96,14 @@ def _differentiated(op: Any, setup: Any, backward: Any) -> Callable[..., Any]:
             return backward(context, *gradients)
 
     def dispatched(*arguments: Any) -> Any:
-        wanted = torch.is_grad_enabled() and any(
-            getattr(x, "requires_grad", False) for x in arguments
+        listed = [x for index in lists for x in arguments[index]]
+        recorded = torch.is_grad_enabled() and any(
+            getattr(x, "requires_grad", False) for x in (*arguments, *listed)
         )
-        function: Any = Differentiated.apply if wanted else plain
-        return function(*arguments)
+        if not recorded and forward_ad._current_level < 0:
+            return plain(*arguments)
+        apply: Any = Differentiated.apply
+        results = apply(*arguments, *listed)
+        return list(results) if gives_list else results
 
     return dispatched

@@ -23,7 +23,7 @@ from ..launcher import Launcher
 from .call import Extras
 from .intervals import SEGMENT
 from .launch import grid, launcher, per_head, strides
-from .packing import bounds
+from ..sequences import bounds
 from .variant import Tile, Variant
 
 

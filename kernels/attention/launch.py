@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import loader
 from ..launcher import Launcher
 from .call import NOTHING, Extras
-from .packing import bounds
+from ..sequences import bounds
 from .slots import slot_deaths
 from .variant import ALIGNED, Tile, Variant, precision
 

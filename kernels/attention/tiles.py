@@ -29,7 +29,7 @@ def fits(row: dict[str, Any], variant: Variant, size: int) -> bool:
     """Rows bound bytes per element, the larger head dim and the window; full is the widest.
 
     Rows may be for interval lists alone, under a budget ("capped") or without ("kept"), and for
-    packed sequences, or heads that share keys, alone or not at all.
+    packed sequences, heads that share keys, or rules beside window and lists, alone or not at all.
     """
     dim = max(variant.head_dim, variant.value_dim)
     window = row.get("window")
@@ -39,6 +39,7 @@ def fits(row: dict[str, Any], variant: Variant, size: int) -> bool:
         and row.get("intervals", lists) == lists
         and row.get("packed", variant.packed) == variant.packed
         and row.get("grouped", variant.group > 1) == (variant.group > 1)
+        and row.get("ruled", variant.ruled) == variant.ruled
         and dim <= row["dim"]
         and (window is None or (variant.window is not None and variant.window <= window))
     )

@@ -104,6 +104,12 @@ class Variant:
     sink_logits: bool = False
     slopes: bool = False
 
+    @property
+    def ruled(self) -> bool:
+        """Whether more decides than window and lists: sinks, strides, or terms of the scores."""
+        scores = self.softcap is not None or self.sink_logits or self.slopes
+        return scores or self.sinks > 0 or self.rate > 1 or self.strided > 0
+
     def __post_init__(self) -> None:
         problem = self._problem()
         if problem:

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..attention.packing import bounds
+from ..sequences import bounds
 from ..launcher import Launcher
 from . import kernels
 from .cut import Cut, Part, constants, cut

@@ -32,6 +32,8 @@ def entropy(logits: Tensor, targets: Tensor, ignored: int = IGNORED) -> Tensor:
         raise ValueError(
             f"logits are floats and targets int64, not {logits.dtype} and {targets.dtype}"
         )
+    if targets.device != logits.device:
+        raise ValueError(f"logits lie on {logits.device}, targets on {targets.device}")
     losses: Tensor = _entropy(logits, targets, ignored)[0]
     return losses
 

@@ -38,9 +38,9 @@ def linear(
     _check(x, weights, biases)
     shape = (*x.shape[:-1], sum(len(w) for w in weights))
     if residual is not None:
-        if residual.shape != shape or residual.dtype != x.dtype:
-            told = f"{residual.dtype} {tuple(residual.shape)}"
-            raise ValueError(f"the residual is {x.dtype} {shape}, not {told}")
+        if (residual.shape, residual.dtype, residual.device) != (shape, x.dtype, x.device):
+            told = f"{residual.dtype} {tuple(residual.shape)} on {residual.device}"
+            raise ValueError(f"the residual is {x.dtype} {shape} on {x.device}, not {told}")
         residual = residual.reshape(-1, shape[-1])
     y: Tensor = _linear(x.reshape(-1, x.shape[-1]), list(weights), list(biases), residual)
     return y.view(shape)

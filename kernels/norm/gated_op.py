@@ -51,6 +51,8 @@ def _check(x: Tensor, weight: Tensor, gate: Tensor | None, activation: str) -> N
         )
     if gate is not None and (gate.shape != x.shape or not gate.is_floating_point()):
         raise ValueError(f"gate is of floats like x, {tuple(x.shape)}, not {tuple(gate.shape)}")
+    if any(y is not None and y.device != x.device for y in (weight, gate)):
+        raise ValueError(f"x, weight and gate lie on one device, {x.device}")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {' or '.join(ACTIVATIONS)}, not {activation}")
 

@@ -27,6 +27,8 @@ def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         raise ValueError(f"x is (..., 1 to {MAX_DIM}) and not empty, not {tuple(x.shape)}")
     if weight.shape != x.shape[-1:] or not weight.is_contiguous():
         raise ValueError(f"weight is ({x.shape[-1]},), side by side, not {tuple(weight.shape)}")
+    if weight.device != x.device:
+        raise ValueError(f"x lies on {x.device}, its weight on {weight.device}")
     y: Tensor = _rms(x.reshape(-1, x.shape[-1]), weight, eps)
     return y.view(x.shape)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import loader
-from ..attention.packing import bounds
+from ..sequences import bounds
 from ..launcher import Launcher
 from .network import Network, precision
 from .packing import Packed

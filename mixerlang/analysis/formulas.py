@@ -9,18 +9,15 @@ from typing import Any
 from ..algebra import Count, Regime, code, order, pretty, regimes
 from .metrics import length_of
 
+Given = tuple[tuple[str, int], ...]
 NO_LENGTH = {"L": 0, "T": 1}
 """The smallest: a cache may be empty."""
 
 
-def pieces(key: str, count: Count) -> list[Regime]:
-    """Its form in each range of the length."""
-    return _pieces(length_of(key), count)
-
-
 @lru_cache(256)
-def _pieces(name: str, count: Count) -> list[Regime]:
-    return regimes(count, name, low=NO_LENGTH[name])
+def pieces(name: str, count: Count, given: Given = ()) -> list[Regime]:
+    """Its form in each range of the length. given: values of other symbols, that ranges are for."""
+    return regimes(count, name, dict(given), low=NO_LENGTH[name])
 
 
 def as_json(values: Mapping[str, Count]) -> dict[str, Any]:
@@ -33,17 +30,17 @@ def _piecewise(name: str, count: Count) -> dict[str, Any]:
     found = [
         {"from": each.first, "to": each.last, "expression": code(each.count),
          "order": order(each.count, name)}
-        for each in _pieces(name, count)
+        for each in pieces(name, count)
     ]  # fmt: skip
     return {"in": name, "expression": code(count), "regimes": found}
 
 
-def lines(key: str, count: Count) -> list[str]:
+def lines(key: str, count: Count, given: Given = ()) -> list[str]:
     """`T <= 768: O(B·T²)  2·B·T·(...)`, one for each range of the length."""
     name = length_of(key)
     return [
         f"{_range(name, each)}{order(each.count, name)}  {pretty(each.count)}"
-        for each in pieces(key, count)
+        for each in pieces(name, count, given)
     ]
 
 

@@ -65,13 +65,14 @@ class Breakdown:
 @dataclass(frozen=True)
 class Analysis:
     """The costs of a model in numbers, and with symbols in their place: B sequences of T tokens, or
-    of L in a cache."""
+    of L in a cache. symbolic: the graph for these, where params are symbols too."""
 
     graph: Graph
     batch: int
     length: int
     dtype: str
     backend: str
+    symbolic: Graph | None = None
 
     @property
     def model(self) -> str:
@@ -83,15 +84,23 @@ class Analysis:
 
     @cached_property
     def costs(self) -> Breakdown:
-        return self._breakdown(self.batch, self.length, self.length)
+        return self._breakdown(self.graph, self.batch, self.length, self.length)
 
     @cached_property
     def formulas(self) -> Breakdown:
-        return self.formulas_of(METRICS)
+        keys = (key for key in METRICS if self.symbolic is None or not key.endswith(".executed"))
+        return self.formulas_of(keys)
 
     def formulas_of(self, keys: Iterable[str]) -> Breakdown:
         """Of some metrics alone."""
-        return self._breakdown(symbol("B"), symbol("T"), symbol("L"), frozenset(keys))
+        symbols = symbol("B"), symbol("T"), symbol("L")
+        return self._breakdown(self.symbolic or self.graph, *symbols, frozenset(keys))
+
+    @property
+    def given(self) -> tuple[tuple[str, int], ...]:
+        """Values of the params that symbols stand for: ranges of lengths are those for them."""
+        return tuple((name, value) for name, value in self.params.items()
+                     if self.symbolic is not None and isinstance(value, int))
 
     @property
     def layers(self) -> tuple[LayerCost, ...]:
@@ -125,16 +134,17 @@ class Analysis:
         return memory(self.graph, layers, costs.total, work)
 
     def _breakdown(
-        self, batch: Count, length: Count, cached: Count, keys: frozenset[str] = frozenset(METRICS)
-    ) -> Breakdown:
+        self, graph: Graph, batch: Count, length: Count, cached: Count,
+        keys: frozenset[str] = frozenset(METRICS),
+    ) -> Breakdown:  # fmt: skip
         element, kernels = BYTES[self.dtype], self.backend == "kernels"
         costs = Costs(
-            self.graph,
+            graph,
             Workload(batch, length, element, kernels),
             Workload(batch, cached, element, kernels),
             keys,
         )
-        return _breakdown(self.graph, costs)
+        return _breakdown(graph, costs)
 
 
 def _breakdown(graph: Graph, costs: Costs) -> Breakdown:

@@ -16,12 +16,10 @@ from ..ir.graph import Graph, Node, Tokens
 from ..primitives.part import Part, Workload
 from .device import Device, device
 from .executed import executed
+from .memory import MOMENTS
+from .metrics import PASSES
 from .nodes import node_widths, parts_of
 from .report import BYTES, Analysis
-
-PASSES = ("forward", "training", "backward", "step")
-TRAINED = 2
-"""Numbers of a parameter's dtype that AdamW keeps, beside the weight and its gradient."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Latency:
         analysis = self.analysis
         element = BYTES[analysis.dtype]
         logits = analysis.batch * analysis.length * analysis.graph.fields.vocab
-        states = analysis.total.parameters * (2 * (1 + TRAINED) + 1)
+        states = analysis.total.parameters * (2 * (1 + MOMENTS) + 1)
         return element * (3 * logits + states) / _bandwidth(self.device)
 
     def as_json(self) -> dict[str, Any]:

@@ -94,11 +94,14 @@ def formula_lines(analysis: Analysis, count: str = "dense") -> str:
     """What the rows of the table are as expressions, by range of the length."""
     keys = formula_titles(count)
     text: list[str] = [f"{count} FLOPs and bytes of B sequences of T tokens, or of L in a cache"]
+    if analysis.given:
+        values = ", ".join(f"{name}={value}" for name, value in analysis.given)
+        text[0] += f"; ranges are those for {values}"
     for kind in rows(analysis):
         where = f", line {kind.line}" if kind.line else ""
         text += ["", clean(f"{kind.name}{f' ({kind.layers}{where})' if kind.indices else ''}")]
         for title, key in keys.items():
-            found = formulas.lines(key, kind.formula[key])
+            found = formulas.lines(key, kind.formula[key], analysis.given)
             if found != ["O(1)  0"]:
                 text += [f"  {title}", *(f"    {line}" for line in found)]
     return "\n".join(text)

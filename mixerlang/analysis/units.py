@@ -20,7 +20,9 @@ def binary(number: float) -> str:
 
 
 def seconds(time: float) -> str:
-    """Three digits and a unit: 1.23 ms."""
+    """Three digits and a unit: 1.23 ms; above a day, and beyond, in powers of ten."""
+    if time >= 99_999.5:
+        return f"{time:.2e} s"
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
         if time * factor >= 0.9995:
             return _scaled(time * factor, 1e9, (f" {unit}",), least=2)

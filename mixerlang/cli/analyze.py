@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Dtype, Json, Root, Set, Spec, asked
+from .options import Dtype, Json, Root, Set, Spec, asked, settings
+
+if TYPE_CHECKING:
+    from ..analysis import Analysis
+    from ..ir.graph import Graph
 
 
 class Backend(StrEnum):
@@ -92,6 +97,11 @@ def analyze(
         typer.Option("--html", metavar="FILE", show_default=False,
                      help="Write a page with plots, of an h100 or the --gpu."),
     ] = None,
+    symbol: Annotated[
+        list[str] | None,
+        typer.Option("--symbol", metavar="NAME", show_default=False,
+                     help="Keep a param of the model as a symbol in --formulas. Repeatable."),
+    ] = None,
     json: Json = False,
     set: Set = None,
     root: Root = None,
@@ -118,9 +128,29 @@ def analyze(
         print(analysis.time_lines(latency))
     elif most is not None:
         print(analysis.fitting_line(found, most))
-    elif formulas:
-        print(analysis.formula_lines(found, count))
+    elif formulas or symbol:
+        print(analysis.formula_lines(_symbolic(found, symbol, spec, set, root), count))
     elif style is Style.TABLE:
         print(analysis.table(found, count))
     else:
         print(analysis.markup(found, count, style))
+
+
+def _symbolic(
+    found: Analysis, names: list[str] | None, spec: str, given: list[str] | None, root: Path | None
+) -> Analysis:
+    """The analysis, with expressions in some params too."""
+    from ..analysis.symbols import with_symbols
+    from ..pipeline import build_graph
+
+    if not names:
+        return found
+
+    def build(values: dict[str, int]) -> Graph | None:
+        return build_graph(spec, {**settings(given), **values}, root)[0]
+
+    if found.backend != Backend.EAGER:
+        raise typer.BadParameter("params are symbols in what plain PyTorch does alone",
+                                 param_hint="--symbol")
+    graph = asked(lambda: with_symbols(found.graph, names, build), "--symbol")
+    return replace(found, symbolic=graph)

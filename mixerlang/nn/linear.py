@@ -10,9 +10,9 @@ from . import backend
 
 
 def few(x: Tensor) -> bool:
-    """Whether the kernels for few rows serve x (..., dim): a step of at most MOST_ROWS tokens in
-    all, without gradients."""
-    if torch.is_grad_enabled() or x.numel() > op.MOST_ROWS * x.shape[-1]:
+    """Whether the kernels for few rows serve x (..., dim): a step of 1 to MOST_ROWS tokens in all,
+    without gradients."""
+    if torch.is_grad_enabled() or not 0 < x.numel() <= op.MOST_ROWS * x.shape[-1]:
         return False
     return backend.kernels(x) and not torch.is_autocast_enabled(x.device.type)
 
@@ -20,7 +20,7 @@ def few(x: Tensor) -> bool:
 def together(x: Tensor, *layers: nn.Module, residual: Tensor | None = None) -> Tensor | None:
     """What layers make of x (..., dim), side by side, and a residual under it if any; None where
     they are not for one launch."""
-    if not (few(x) and all(_plain(layer, x) for layer in layers)):
+    if not (few(x) and all(_served(layer, x) for layer in layers)):
         return None
     if residual is not None and residual.dtype != x.dtype:
         return None
@@ -41,13 +41,20 @@ def linear(x: Tensor, layer: nn.Module, residual: Tensor | None = None) -> Tenso
 
 def gated(x: Tensor, gate: nn.Module, up: nn.Module) -> Tensor | None:
     """silu(gate(x)) * up(x), of layers without biases; None where they are not for one launch."""
-    if not (few(x) and _plain(gate, x) and _plain(up, x)):
+    if not (few(x) and _served(gate, x) and _served(up, x)):
         return None
     return op.gated(x, gate.get_parameter("weight"), up.get_parameter("weight"))
 
 
-def _plain(layer: nn.Module, x: Tensor) -> bool:
-    """Whether a layer is nothing but weights of x's dtype: what wraps or watches it, it keeps."""
-    if type(layer) is not nn.Linear or layer.weight.dtype != x.dtype:
+def plain(layer: nn.Module) -> bool:
+    """Whether a layer is its weights and no more: one that is wrapped, watched or patched, or whose
+    weight is a tensor of another kind (quantized, sharded), has a way of its own to be called."""
+    if type(layer) is not nn.Linear or type(layer.weight) not in (nn.Parameter, Tensor):
         return False
-    return not (layer._forward_hooks or layer._forward_pre_hooks)
+    if layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer):
+        return False
+    return not (layer._backward_hooks or layer._backward_pre_hooks)
+
+
+def _served(layer: nn.Module, x: Tensor) -> bool:
+    return plain(layer) and layer.get_parameter("weight").dtype == x.dtype

@@ -66,7 +66,7 @@ class Cache:
 
         For steps of several tokens of which some are then refused (speculative decoding).
         """
-        if self.final:
+        if tokens and self.final:
             path = min(self.final)
             raise ValueError(
                 f"{path} cannot forget the tokens of its last call: keep a copy of "

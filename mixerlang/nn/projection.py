@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.linear.cut import MOST_WEIGHTS
-from .linear import together
+from .linear import plain, together
 
 
 def projection(dim: int, out: int, rank: int | None = None, *, bias: bool = False) -> nn.Module:
@@ -33,38 +33,35 @@ def projected(
         return _one_by_one(x, modules)
     first = {name: modules[name] for name in joined if name in modules}
     rest = {name: module for name, module in modules.items() if name not in first}
-    if _plain(first):
+    if _stackable(first):
         whole = _one(x, first)
         found = _parts(whole, [_width(module) for module in first.values()], list(first))
     else:
         found = {name: module(x) for name, module in first.items()}
         whole = torch.cat(list(found.values()), dim=-1)
     found["joined"] = whole
-    plain = {name: module for name, module in rest.items() if _plain({name: module})}
-    if plain:
-        found |= _parts(_one(x, plain), [_width(m) for m in plain.values()], list(plain))
-    return found | {name: module(x) for name, module in rest.items() if name not in plain}
+    maps = {name: module for name, module in rest.items() if _stackable({name: module})}
+    if maps:
+        found |= _parts(_one(x, maps), [_width(m) for m in maps.values()], list(maps))
+    return found | {name: module(x) for name, module in rest.items() if name not in maps}
 
 
 def _one_by_one(x: Tensor, modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    plain = [name for name, module in modules.items() if _plain({name: module})]
-    for start in range(0, len(plain), MOST_WEIGHTS):
-        names = plain[start : start + MOST_WEIGHTS]
+    maps = [name for name, module in modules.items() if _stackable({name: module})]
+    for start in range(0, len(maps), MOST_WEIGHTS):
+        names = maps[start : start + MOST_WEIGHTS]
         y = together(x, *(modules[name] for name in names))
         if y is not None:
             found |= _parts(y, [_width(modules[name]) for name in names], names)
     return found | {name: module(x) for name, module in modules.items() if name not in found}
 
 
-def _plain(modules: Mapping[str, nn.Module]) -> bool:
-    """Whether they are linear maps and no more, of one dtype; adapters and hooks have their say."""
-    for m in modules.values():
-        if type(m) is not nn.Linear or m.bias is not None:
-            return False
-        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks:
-            return False
-    return len({m.weight.dtype for m in modules.values()}) == 1
+def _stackable(modules: Mapping[str, nn.Module]) -> bool:
+    """Whether they are linear maps and no more, without biases and of one dtype."""
+    if not all(plain(m) and m.bias is None for m in modules.values()):
+        return False
+    return len({m.get_parameter("weight").dtype for m in modules.values()}) == 1
 
 
 def _width(module: nn.Module) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, or_
 
-from ..algebra import Count, least
+from ..algebra import Count, greatest, least
 from . import keep as k
 from .attention import (
     Attention,
@@ -32,24 +32,26 @@ POSITION = 8
 class Extent:
     """How many tokens a keep must hold: the newest `recent`, and `kept` more (None: all)."""
 
-    recent: int
-    kept: int | None
+    recent: Count
+    kept: Count | None
 
     def slots(self, length: Count) -> Count:
         """Slots for sequences of up to `length` tokens."""
         return length if self.kept is None else least(self.recent + self.kept, length)
 
-    @property
-    def size(self) -> float:
-        return float("inf") if self.kept is None else self.recent + self.kept
-
     def __or__(self, other: Extent) -> Extent:
         everything = self.kept is None or other.kept is None
         kept = None if everything else (self.kept or 0) + (other.kept or 0)
-        return Extent(max(self.recent, other.recent), kept)
+        return Extent(greatest(self.recent, other.recent), kept)
 
     def __and__(self, other: Extent) -> Extent:
-        return min(self, other, key=lambda extent: extent.size)
+        """The smaller of the two."""
+        if self.kept is None or other.kept is None:
+            return other if self.kept is None else self
+        own, others = self.recent + self.kept, other.recent + other.kept
+        if isinstance(own, int) and isinstance(others, int):
+            return self if own <= others else other
+        return Extent(0, least(own, others))
 
 
 @dataclass(frozen=True)

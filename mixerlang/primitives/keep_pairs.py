@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
-from math import inf, lcm
+from math import lcm
 
 from ..algebra import Count, ceil_div, exact_div, greatest, least
 from . import keep as k
@@ -57,16 +57,15 @@ def near(count: Count, length: Count, step: int = 1) -> Count:
 
 @dataclass(frozen=True)
 class Term:
-    """The keys j with t - j < window, where rate divides t - j, and j < sinks."""
+    """The keys j with t - j < window, where rate divides t - j, and j < sinks; None: any."""
 
-    window: float = inf
+    window: Count | None = None
     rate: int = 1
-    sinks: float = inf
+    sinks: Count | None = None
 
     def __and__(self, other: Term) -> Term:
-        return Term(
-            min(self.window, other.window), lcm(self.rate, other.rate), min(self.sinks, other.sinks)
-        )
+        window = _smaller(self.window, other.window)
+        return Term(window, lcm(self.rate, other.rate), _smaller(self.sinks, other.sinks))
 
     def inside(self, other: Term) -> bool:
         return self & other == self
@@ -74,15 +73,21 @@ class Term:
     def pairs(self, length: Count) -> Count:
         """All, less those of keys that are no sinks, whose queries begin as late as they do."""
         total = self._of_any_key(length)
-        if self.sinks == inf:
+        if self.sinks is None:
             return total
-        return total - self._of_any_key(greatest(0, length - int(self.sinks)))
+        return total - self._of_any_key(greatest(0, length - self.sinks))
 
     def _of_any_key(self, length: Count) -> Count:
         count = ceil_div(length, self.rate)
-        if self.window < inf:
-            count = least(count, ceil_div(int(self.window), self.rate))
+        if self.window is not None:
+            count = least(count, ceil_div(self.window, self.rate))
         return near(count, length, self.rate)
+
+
+def _smaller(a: Count | None, b: Count | None) -> Count | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return least(a, b)
 
 
 def _terms(keep: k.Keep) -> frozenset[Term] | None:
@@ -149,7 +154,7 @@ def _beside_eviction(
     return Pairs(count, bound=learned)
 
 
-def kept_pairs(length: Count, window: int, budget: int) -> Count:
+def kept_pairs(length: Count, window: Count, budget: Count) -> Count:
     """A window, and up to `budget` of the keys that left it."""
     left = greatest(0, length - window)
     slots = least(budget, left)
@@ -175,7 +180,7 @@ def _block_pairs(keep: k.Blocks, length: Count) -> Count:
     )
 
 
-def _others(top: int, blocks: Count) -> Count:
+def _others(top: Count, blocks: Count) -> Count:
     """Blocks beside its own that a query of each block sees, in sum over the blocks."""
     few = least(top, blocks)
     return exact_div(few * (few - 1), 2) + (blocks - few) * (top - 1)

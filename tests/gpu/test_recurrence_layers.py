@@ -18,7 +18,11 @@ from mixerlang.nn.position import Rope
 from mixerlang.nn.recurrence import GatedRMSNorm, PlainOutput, Recurrence
 from mixerlang.nn.sequences import Sequences
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    # torch's own, where the first product of autograd's thread is one of matrices
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS"),
+]
 
 DIM = 192
 UNIT = f.Compose((f.Silu(), f.L2Norm()))
@@ -81,18 +85,20 @@ def error(found: Tensor, wanted: Tensor) -> float:
 @DTYPES
 @pytest.mark.parametrize("lengths", [None, [1, 130, 3, 66]], ids=["rows", "packed"])
 def test_outputs_and_gradients(name: str, dtype: torch.dtype, lengths: list[int] | None) -> None:
+    """No worse than plain PyTorch in the same dtype: where a norm follows, a first token whose q
+    and k nearly cancel has gradients that magnify the rounding of both."""
     ours, exact = layers(name, dtype)
     x, up = (noise(1 if lengths else 2, 200, dtype=dtype) for _ in range(2))
     results = []
-    for layer in (ours, exact):
+    for layer, way in ((exact, "eager"), (ours, "eager"), (ours, "kernels")):
         leaf = x.to(layer.o_proj.weight.dtype).requires_grad_()
-        y = call(layer, leaf, lengths=lengths)
+        with backend.forced(way):
+            y = call(layer, leaf, lengths=lengths)
         results.append([y, *torch.autograd.grad(y, [leaf, *layer.parameters()], up.to(y.dtype))])
     names = ["y", "x", *(each for each, _ in ours.named_parameters())]
-    found = {each: error(a, b) for each, a, b in zip(names, *results, strict=True)}
-    if dtype == torch.bfloat16:
-        found.pop("D", None)  # the norm takes back most of what it changes: what is left cancels
-    assert all(value < 2 * TOLERANCE[dtype] for value in found.values()), found
+    for each, wanted, plain, found in zip(names, *results, strict=True):
+        bound = TOLERANCE[dtype] + 2 * error(plain, wanted)
+        assert error(found, wanted) < bound, (each, error(found, wanted), bound)
 
 
 @NAMES

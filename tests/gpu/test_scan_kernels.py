@@ -12,6 +12,8 @@ import mixerlang
 from mixerlang.kernels.scan import op
 from mixerlang.nn import backend
 
+pytestmark = pytest.mark.gpu
+
 ROOT = Path(__file__).parents[2]
 SIZES = {"64": (64, 64, [70, 131], 2), "padded": (5, 19, [9, 3, 70], 3), "128": (128, 128, [65], 4)}
 

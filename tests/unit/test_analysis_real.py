@@ -72,7 +72,6 @@ def test_flops_of_the_tiny_models(path: Path) -> None:
     graph, model = graph_of(path), load(path)
     for batch, length in ((2, 20), (1, 90)):  # within windows and budgets, and beyond
         total = analyze(graph, batch, length).total
-        assert total["flops.forward.dense"] == forward_flops(model, batch, length)
         assert total["flops.step.dense"] == step_flops(model, batch, length)
         passes = total["flops.training.dense"], total["flops.backward.dense"]
         assert passes == training_flops(model, batch, length)

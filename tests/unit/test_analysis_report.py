@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,16 @@ model tiny {
     assert data["outside"]["head"]["flops"]["forward"]["dense"] == 2 * tokens * 8 * 10
 
 
+def test_what_the_data_decide_is_marked() -> None:
+    """A learned eviction keeps what its scores say; a window does not ask."""
+    data = as_json(analyze(graph_of(PAPER / "lalte_400m.mix")))
+    marked = {(layer["label"], layer["useful_at_most"]) for layer in data["layers"]}
+    assert marked == {("gdn", False), ("lte", True)}
+    text = table(analyze(graph_of(PAPER / "lalte_400m.mix")))
+    assert text.endswith("the data decide in lte")
+    assert "decide" not in table(analyze(graph_of(PAPER / "swa_400m.mix")))
+
+
 def test_shared_weights_count_once(tmp_path: Path) -> None:
     text = "model m {{ vocab = 9; dim = 8; context = 9; tie_embeddings = true; layers = {} }}"
     once = analyze(graph_of_text(tmp_path, text.format("[layer(attention(heads=2))]")))
@@ -192,8 +204,8 @@ def test_no_number_of_the_table_is_cut() -> None:
 
 
 def test_times() -> None:
-    assert [seconds(x) for x in (2.5, 0.0123, 4.56e-5, 7e-9)] == [
-        "2.50 s", "12.3 ms", "45.6 µs", "7.00 ns",
+    assert [seconds(x) for x in (1e20, 4321.0, 2.5, 0.0123, 4.56e-5, 7e-9)] == [
+        "1.00e+20 s", "4321 s", "2.50 s", "12.3 ms", "45.6 µs", "7.00 ns",
     ]
 
 
@@ -216,3 +228,16 @@ def test_formulas_tell_ranges_and_order() -> None:
     assert "lte (1,3,...,23, line 12)" in text
     assert "T ≤ 1,280: O(B·T²)" in text and "T ≥ 1,281: O(B·T)" in text
     assert "0 FLOPs" not in text
+
+
+def test_analyzing_loads_neither_torch_nor_templates() -> None:
+    code = (
+        "import sys; from mixerlang.pipeline import build_graph; from mixerlang import analysis;"
+        "graph, _ = build_graph('specs/paper/lalte_400m.mix'); found = analysis.analyze(graph);"
+        "analysis.table(found); analysis.as_json(found, analysis.latency_on(found, 'h100'));"
+        "print(sorted({'torch', 'triton', 'jinja2', 'numpy', 'networkx'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -213,3 +213,21 @@ def test_every_carried_module_can_be_imported(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 90
+
+
+RECURRENCES = {
+    "gated_deltanet(heads=2, head_dim=8)": {"scores", "solve", "scan", "join", "reverse",
+                                            "inside", "gradients"},
+    "gla(heads=2, key_dim=8, value_dim=8)": {"decays", "scores", "scan", "join", "reverse",
+                                             "inside", "gradients"},
+    "recurrence(heads=2, key_dim=300)": set(),  # beyond the kernels
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mixer", RECURRENCES)
+def test_recurrences_are_rendered_pass_by_pass(mixer: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.mix"
+    path.write_text(f"model m {{ vocab = 17; dim = 16; context = 64; layers = [{mixer}] }}\n")
+    found = [Path(name) for name in files_of(path) if "kernels/recurrence/" in name]
+    passes = {name.stem.split("_")[1] for name in found if name.stem != "__init__"}
+    assert passes == RECURRENCES[mixer]

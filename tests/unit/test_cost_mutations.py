@@ -136,7 +136,7 @@ def broken(value: Any) -> Any:
         case keep_cost.Extent():
             return replace(value, recent=broken(value.recent))
         case keep_pairs.Term():
-            return replace(value, window=value.window - 1, sinks=value.sinks - 1)
+            return replace(value, rate=value.rate + 1)
         case frozenset():
             return frozenset(map(broken, value))
         case list():

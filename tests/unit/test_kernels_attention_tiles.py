@@ -13,7 +13,7 @@ from mixerlang.codegen.build import Planned, build
 from mixerlang.kernels.attention import ahead, render
 from mixerlang.kernels.attention.variant import Variant
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(3600)]
 
 DIMS = (64, 80, 96, 100, 112, 128, 192, 256)
 LISTS = {"window": 768, "intervals": True, "score_grad": True}

@@ -85,6 +85,7 @@ def test_compiles_without_a_break() -> None:
         ({"weight": torch.zeros(32)[::2]}, "side by side"),
         ({"gate": torch.zeros(2, 21, 48)}, "gate is"),
         ({"activation": "relu"}, "silu or sigmoid"),
+        ({"weight": torch.zeros(16, device="meta")}, "one device, cpu"),
     ],
 )
 def test_refuses_what_it_would_read_beyond(change: dict[str, Any], message: str) -> None:

@@ -97,6 +97,7 @@ def test_refuses_what_it_would_misread() -> None:
         (lambda: op.linear(x, [weights[0][:, :9]]), "OUT, 20"),
         (lambda: op.linear(x, weights, biases[:1]), "a bias for each"),
         (lambda: op.linear(x, weights, residual=x), "residual"),
+        (lambda: op.linear(x, weights, residual=x.new_empty(6, 12, device="meta")), "on meta"),
         (lambda: op.linear(x[:0], weights), "not empty"),
         (lambda: op.linear(x.float(), weights), "float32"),
         (lambda: op.gated(x, *weights), "of one shape"),

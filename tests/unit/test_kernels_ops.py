@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixerlang.kernels import ops
@@ -75,6 +76,30 @@ def test_what_has_no_gradient_says_so() -> None:
     assert torch.equal(op(x), 2 * x)
     with pytest.raises(RuntimeError, match="mixerlang_tests::double has no gradient"):
         op(x).sum().backward()
+
+
+def test_tensors_in_lists_are_seen() -> None:
+    def total(parts: list[Tensor]) -> list[Tensor]:
+        return [2 * part for part in parts]
+
+    def fake(parts: list[Tensor]) -> list[Tensor]:
+        return [torch.empty_like(part) for part in parts]
+
+    op = ops.define("mixerlang_tests::listed", "(Tensor[] parts) -> Tensor[]", total, fake)
+    found = op(list(make()))
+    assert isinstance(found, list) and torch.equal(found[0], 2 * make()[0])
+    with pytest.raises(RuntimeError, match="mixerlang_tests::listed has no gradient"):
+        found[1].sum().backward()
+    assert not op([x.detach() for x in make()])[0].requires_grad
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # by torch itself
+def test_forward_derivatives_are_refused_and_not_lost(op: Any) -> None:
+    x, y = (tensor.detach() for tensor in make())
+    with forward_ad.dual_level():
+        assert torch.equal(op(x, y, 2)[0], x * y**2)
+        with torch.no_grad(), pytest.raises(NotImplementedError, match="forward mode"):
+            op(forward_ad.make_dual(x, y), y, 2)
 
 
 def test_compiles_and_exports(op: Any) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mixerlang.kernels.recurrence import op, reference
-from mixerlang.kernels.recurrence.variant import Variant, cut
+from mixerlang.kernels.recurrence.variant import Variant, cut, unserved
 
 EDGES = [0, 1, 1, 9, 20]
 
@@ -137,6 +137,12 @@ def test_a_variant_says_what_it_cannot_serve() -> None:
         Variant(1, 1, 300, 64, 1.0)
     with pytest.raises(ValueError, match="2 heads do not divide 3"):
         Variant(2, 3, 64, 64, 1.0)
+
+
+def test_what_the_kernels_do_not_serve_has_a_reason() -> None:
+    assert unserved(256, 256) is None and unserved(128, 256, decay="vector") is None
+    assert "up to 256" in (unserved(64, 256, normalize=True) or "")
+    assert "up to 128" in (unserved(129, 64, decay="vector") or "")
 
 
 @pytest.mark.parametrize("dim", [1, 16, 20, 64, 100, 128, 200, 256])

@@ -47,3 +47,5 @@ def test_refuses_what_it_would_misread() -> None:
     for tensors in ((x, torch.ones(11)), (x, torch.ones(24)[::2]), (x[:0], torch.ones(12))):
         with pytest.raises(ValueError, match="is"):
             rms_op.rms(*tensors, 1e-6)
+    with pytest.raises(ValueError, match="its weight on meta"):
+        rms_op.rms(x, torch.ones(12, device="meta"), 1e-6)

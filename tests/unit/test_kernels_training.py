@@ -140,6 +140,7 @@ def test_plain_pytorch_gives_the_same_digits_as_before() -> None:
         (torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), r"targets \(M,\)"),
         (torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), "not empty"),
         (torch.zeros(2, 3), torch.zeros(2), "targets int64"),
+        (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64, device="meta"), "targets on meta"),
     ],
 )
 def test_entropy_refuses(x: Tensor, targets: Tensor, message: str) -> None:

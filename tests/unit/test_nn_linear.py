@@ -48,6 +48,7 @@ def test_only_few_rows_without_gradients() -> None:
     with torch.no_grad():
         assert few(x) and few(x[:2, :, :4])
         assert not few(torch.randn(5, 1, 8)) and not few(torch.randn(1, 5, 8))
+        assert not few(torch.randn(0, 1, 8))
         with torch.autocast("cpu", torch.bfloat16):
             assert not few(x)
         with forced("eager"):
@@ -67,9 +68,34 @@ def _hooked() -> nn.Module:
     return layer
 
 
+def _watched_on_the_way_back() -> nn.Module:
+    layer = layers(3)[0]
+    layer.register_full_backward_pre_hook(lambda module, gradients: None)
+    return layer
+
+
+def _patched() -> nn.Module:
+    layer = layers(3)[0]
+    layer.forward = lambda x: 2 * nn.functional.linear(x, layer.weight)  # type: ignore[method-assign]
+    return layer
+
+
+class Quantized(Tensor):
+    """Numbers whose bytes are not what their dtype says."""
+
+
+def _quantized() -> nn.Module:
+    layer = layers(3)[0]
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Quantized))
+    return layer
+
+
 OTHERS: dict[str, Callable[[], nn.Module]] = {
     "another class": lambda: Doubled(8, 3, bias=False),
     "hooks": _hooked,
+    "hooks of gradients": _watched_on_the_way_back,
+    "a forward of its own": _patched,
+    "weights of another kind": _quantized,
     "another dtype": lambda: layers(3)[0].double(),
     "no layer": nn.Identity,
 }

@@ -10,6 +10,7 @@ import torch
 from recurrence_points import POINTS
 from torch import Tensor
 
+from mixerlang.codegen import recurrences
 from mixerlang.nn import backend, fused_recurrence
 from mixerlang.nn.recurrence import Recurrence as Layer
 from mixerlang.primitives import recurrence as r
@@ -100,6 +101,14 @@ def test_tokens_of_a_step_are_taken_back(layer: Layer, Caller: Any) -> None:
             caller.cache.rollback(1)
         close(caller(x[:, 14:18]), full[:, 14:18])
         close(caller(x[:, 18:]), full[:, 18:])
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_the_compiler_plans_the_same_step(
+    name: str, layer_of: Callable[..., Layer], bound: Callable[..., r.Recurrence]
+) -> None:
+    term = bound(r.Recurrence(**POINTS[name]), DIM)
+    assert recurrences.step_rule(term) == layer_of(term, DIM).plan.rule
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import triton  # type: ignore[import-not-found,import-untyped,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,import-untyped,unused-ignore]
 from torch import Tensor
 
-from ..launcher import Launcher
+from .launcher import Launcher
 
 
 def bounds(cu_seqlens: Tensor | None, tokens: int) -> tuple[Tensor, ...]:
