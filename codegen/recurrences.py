@@ -10,31 +10,37 @@ from ..primitives.recurrence import (
     Compose,
     Delta,
     Feature,
+    GatedRMSNorm,
     NoDecay,
     Recurrence,
+    RMSNormOutput,
     Vector,
 )
 from .kernels import Source
 
 if TYPE_CHECKING:
     from ..kernels.ahead import Job
+    from ..kernels.recurrence.step_rule import StepRule
     from ..kernels.recurrence.variant import Variant
 
 
 def unserved(recurrence: Recurrence) -> str | None:
     """Why plain PyTorch runs a bound layer on a GPU, if so."""
-    from ..kernels.recurrence import step_rule, variant
+    from ..kernels.recurrence import step_rule as steps
+    from ..kernels.recurrence import variant
 
     _, _, key_dim, value_dim = recurrence.shape()
     width = recurrence.features.width(key_dim)
-    around = step_rule.unserved(
+    around = steps.unserved(
         _words(recurrence.features),
         _words(recurrence.values),
         rope=recurrence.position is not None,
         conv=recurrence.conv,
         key_dim=width,
     )
-    return around or variant.unserved(width, value_dim, recurrence.normalizer == "sum")
+    decay = "vector" if isinstance(recurrence.decay, Vector) else "scalar"
+    normalize = recurrence.normalizer == "sum"
+    return around or variant.unserved(width, value_dim, normalize, decay)
 
 
 def _words(feature: Feature) -> list[str]:
@@ -78,4 +84,58 @@ def jobs(recurrence: Recurrence, dtype: str, architecture: str) -> list[Job]:
 
     if unserved(recurrence) is not None:
         return []
-    return ahead.jobs(variant(recurrence), dtype, architecture)
+    chunks = ahead.jobs(variant(recurrence), dtype, architecture) if dtype != "float32" else []
+    return [*chunks, *_around(recurrence, dtype)]
+
+
+def _around(recurrence: Recurrence, dtype: str) -> Iterator[Job]:
+    """What stands before and after the chunks, and a step of one token."""
+    from ..kernels.convolution.ahead import jobs as convolution
+    from ..kernels.convolution.cut import Part
+    from ..kernels.norm.gated_ahead import jobs as gated_norm
+    from ..kernels.recurrence.step_ahead import job as step
+
+    rule = step_rule(recurrence)
+    if rule.conv:
+        names = [name for name in "qkv" if name in rule.widths]
+        parts = tuple(Part(*rule.part(name)) for name in names)
+        yield from convolution(parts, rule.conv, dtype)
+    if rule.output != "none":
+        gate = rule.output in ("silu", "sigmoid")
+        yield from gated_norm(rule.value_heads, rule.value_dim, gate, dtype)
+    yield step(rule, dtype)
+
+
+def step_rule(recurrence: Recurrence) -> StepRule:
+    """What a step of a bound and served layer does, as nn/fused_recurrence.py plans it."""
+    from ..kernels.recurrence.step_rule import StepRule, chain
+
+    heads, value_heads, key_dim, value_dim = recurrence.shape()
+    decay, update, output = recurrence.decay, recurrence.update, recurrence.output
+    prepared = recurrence.position is not None
+    maps = None if prepared else chain(_words(recurrence.features))
+    activation, norm = maps or ("none", "none")
+    value_maps = chain(_words(recurrence.values))
+    assert value_maps is not None, "a layer that no kernel serves"
+    takes = isinstance(update, Additive) and update.step
+    return StepRule(
+        heads,
+        value_heads,
+        recurrence.features.width(key_dim),
+        value_dim,
+        conv=recurrence.conv,
+        activation=activation,
+        norm=norm,
+        value_activation=value_maps[0],
+        decay=decay.form if isinstance(decay, Vector) else decay.word,
+        temperature=decay.temperature if isinstance(decay, Vector) else 1.0,
+        step="sigmoid" if update.gated else "decay" if takes else "none",
+        step_scale=update.scale if isinstance(update, Delta) else 1.0,
+        delta=isinstance(update, Delta),
+        complement=recurrence.keys == "complement",
+        normalize=recurrence.normalizer == "sum",
+        skip=recurrence.skip,
+        output=output.activation if isinstance(output, GatedRMSNorm) else output.word,
+        eps=output.eps if isinstance(output, GatedRMSNorm | RMSNormOutput) else 1e-6,
+        scale=recurrence.scale or key_dim**-0.5,
+    )

@@ -92,7 +92,10 @@ def _differentiated(op: Any, setup: Any, backward: Any) -> Callable[..., Any]:
         @staticmethod
         def backward(context: Any, *gradients: Any) -> Any:
             if backward is None:
-                raise RuntimeError(f"{op.name()} has no gradient: it can be differentiated no more")
+                raise RuntimeError(
+                    f"{op.name()} has no gradient: it can be differentiated no more, plain PyTorch "
+                    "(MIXERLANG_BACKEND=eager) can"
+                )
             return backward(context, *gradients)
 
     def dispatched(*arguments: Any) -> Any:

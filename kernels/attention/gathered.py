@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from ..launcher import Launcher
+from ..sequences import bounds
 from .call import Extras
 from .intervals import SEGMENT
 from .launch import grid, launcher, per_head, strides
-from ..sequences import bounds
 from .variant import Tile, Variant
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .. import loader
 from ..launcher import Launcher
-from .call import NOTHING, Extras
 from ..sequences import bounds
+from .call import NOTHING, Extras
 from .slots import slot_deaths
 from .variant import ALIGNED, Tile, Variant, precision
 

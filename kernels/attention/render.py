@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import tuned
+from ..pieces import pieces
 from .intervals import GRAIN, SEGMENT
 from .tiles import choose, table
-from .variant import ALIGNED, BY_KEY, DTYPES, Variant, pieces
+from .variant import ALIGNED, BY_KEY, DTYPES, Variant
 
 if TYPE_CHECKING:
     import jinja2

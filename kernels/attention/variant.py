@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..pieces import spelled
+
 DTYPES = {"bfloat16": 2, "float16": 2, "float32": 4}
 """What the kernels serve, and its bytes."""
 MAX_HEAD_DIM = 256
@@ -17,7 +19,6 @@ BY_KEY = ("backward_kv", "backward_gathered", "backward_held", "backward_sinks")
 """Passes whose programs own keys."""
 ALIGNED = 64
 """What queries are rounded up to where blocks of them are loaded without a mask."""
-SMALLEST_PIECE = 16  # a matrix unit's inner dimension
 
 
 class Rule(NamedTuple):
@@ -54,20 +55,6 @@ class Rule(NamedTuple):
             if value is not None and not 0 < value < float("inf"):
                 return f"{name} is {value}: it must be positive and finite"
         return None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Channels [start, start + width) of a head; those from `start + used` on are padding."""
-
-    suffix: str
-    start: int
-    width: int
-    used: int
-
-    @property
-    def padded(self) -> bool:
-        return self.used < self.width
 
 
 @dataclass(frozen=True)
@@ -164,27 +151,9 @@ class Variant:
         return "_".join(parts)
 
 
-def spelled(number: float) -> str:
-    """A number as part of a module's name, all its digits: 0.25 is 0p25."""
-    return repr(number).replace(".", "p").replace("-", "m").replace("+", "")
-
-
 def precision(dtype: str, tf32: bool = False) -> str:
     """What float32 factors are rounded to in a product: nothing unless tf32 is asked for."""
     return "ieee" if dtype == "float32" and not tf32 else "tf32"
-
-
-def pieces(dim: int) -> tuple[Piece, ...]:
-    """A head cut into power-of-two widths, largest first: 96 = 64 + 32, 100 = 64 + 32 + 16."""
-    cuts: list[tuple[int, int, int]] = []
-    start = 0
-    while start < dim:
-        rest = dim - start
-        width = max(SMALLEST_PIECE, 1 << (rest.bit_length() - 1))
-        cuts.append((start, width, min(width, rest)))
-        start += width
-    suffixes = [""] if len(cuts) == 1 else [str(index) for index in range(len(cuts))]
-    return tuple(Piece(suffix, *cut) for suffix, cut in zip(suffixes, cuts, strict=True))
 
 
 @dataclass(frozen=True)

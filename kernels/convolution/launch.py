@@ -7,8 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..sequences import bounds
 from ..launcher import Launcher
+from ..sequences import bounds
 from . import kernels
 from .cut import Cut, Part, constants, cut
 

@@ -21,7 +21,9 @@ from .chunked import EPSILON
 from .variant import CHUNK, Variant, unserved
 
 NAMESPACE = namespace(__name__)
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DTYPES = (torch.bfloat16, torch.float16)
+"""That kernels serve. Those of float32 are right, but their products on the plain cores spill
+registers: plain PyTorch takes it."""
 _TENSORS = (
     "Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? b, Tensor? state, Tensor? cu_seqlens, "
     "bool delta, float scale"
@@ -55,7 +57,7 @@ def recurrence(
         state = _beside(state, z)
     q, k = q.to(v.dtype), k.to(v.dtype)
     check(q, k, v, g, b, state, cu_seqlens)
-    if served(q, v):
+    if served(q, v, g):
         o, last, *_ = _recurrence(q, k, v, g, b, state, cu_seqlens, delta, scale)
     else:
         o, last = dense.recurrence((q, k, v, g, b), state, cu_seqlens, delta, scale)
@@ -136,10 +138,11 @@ def _state(k: Tensor, v: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
     return None
 
 
-def served(q: Tensor, v: Tensor) -> bool:
+def served(q: Tensor, v: Tensor, g: Tensor | None) -> bool:
     """Whether kernels run: on CUDA, for what they serve; dense.py takes the rest."""
     there = q.is_cuda and q.dtype in DTYPES and v.numel() > 0
-    return there and unserved(q.shape[-1], v.shape[-1]) is None
+    decay = "vector" if g is not None and g.dim() == 4 else "scalar"
+    return there and unserved(q.shape[-1], v.shape[-1], decay=decay) is None
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, ...]:

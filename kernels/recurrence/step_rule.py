@@ -144,6 +144,22 @@ class StepRule:
         """Under the convolution: of q, then k, then v."""
         return sum(self.widths.get(name, 0) for name in "qkv")
 
+    @property
+    def in_conv(self) -> bool:
+        """Whether what follows the convolution goes along with it, for many tokens."""
+        maps = {self.activation, self.norm, self.value_activation}
+        return self.conv > 0 and maps <= {"none", "silu", "l2norm"}
+
+    def part(self, name: str) -> tuple[int, bool, int]:
+        """Of q, k or v under the convolution: its channels, whether SiLU follows, and channels of
+        the heads that are then normed (0: none)."""
+        if not self.in_conv:
+            return self.widths[name], False, 0
+        if name == "v":
+            return self.widths[name], self.value_activation == "silu", 0
+        head_dim = self.key_dim if self.norm == "l2norm" else 0
+        return self.widths[name], self.activation == "silu", head_dim
+
     def flops(self, sequences: int, tokens: int) -> int:
         """Of the products with the state: reading, writing, and what the delta rule reads first."""
         cells = self.value_heads * self.key_dim * self.value_dim

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..attention.variant import Piece, pieces, spelled
+from ..pieces import Piece, pieces, spelled
 
 CHUNK = 64
 """Tokens that are multiplied at once."""
@@ -67,8 +67,12 @@ class Variant:
         return "_".join(parts)
 
 
-def unserved(key_dim: int, value_dim: int, normalize: bool = False) -> str | None:
+def unserved(
+    key_dim: int, value_dim: int, normalize: bool = False, decay: str = "scalar"
+) -> str | None:
     """Why the kernels do not run a recurrence of such heads, if so."""
+    if decay == "vector":
+        return "a decay for each channel: its kernels gave wrong results on an H100 in heads of 100"
     if max(key_dim, value_dim + normalize) <= MAX_DIM:
         return None
     beside = " and one for the normalizer" if normalize else ""

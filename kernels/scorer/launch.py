@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .. import loader
-from ..sequences import bounds
 from ..launcher import Launcher
+from ..sequences import bounds
 from .network import Network, precision
 from .packing import Packed
 

@@ -73,7 +73,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a link keeps pointing to it, its mode stays."""
+    """Write a file whole or not at all; a link keeps pointing to it, its mode stays.
+
+    What is no file of a disk, a pipe or a device, is written to: it cannot be replaced.
+    """
+    if path.exists() and not path.is_file():
+        with writing(path):
+            path.write_bytes(text.encode("utf-8"))
+        return
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{uuid4().hex}")
     try:

@@ -19,10 +19,11 @@ from ..kernels.convolution.cut import Part
 from ..kernels.convolution.op import convolve
 from ..kernels.norm.gated_op import gated_norm
 from ..kernels.recurrence import step_op
-from ..kernels.recurrence.op import recurrence
+from ..kernels.recurrence.op import DTYPES, recurrence
 from ..kernels.recurrence.step_rule import SPAN, StepRule, chain, unserved
 from ..kernels.recurrence.step_state import Weights
 from ..kernels.recurrence.variant import unserved as chunks_unserved
+from . import backend
 from .decay import Additive, Decay, Delta, Fixed, FixedDecay, Scalar, Update, Vector
 from .features import Compose, Elu1, Feature, Identity, L2Norm, Relu, Silu, Softmax
 from .mixer import Context, State
@@ -49,12 +50,10 @@ WORDS: dict[type[Feature], str] = {
 
 class Plan(NamedTuple):
     """rule: of a step; None where kernels do not serve the layer. reason: why they do not, or why
-    only steps are theirs. in_conv: whether the maps of q, k and v go along with their convolution.
-    prepared: whether q and k are mapped before a step, as it cannot."""
+    only steps are theirs. prepared: whether q and k are mapped before a step, as it cannot."""
 
     rule: StepRule | None
     reason: str | None = None
-    in_conv: bool = False
     prepared: bool = False
 
 
@@ -89,10 +88,9 @@ def plan(
         **step_of(update),
         **fixed,
     )
-    served = {"none", "silu", "l2norm"}
-    in_conv = conv > 0 and {activation, norm, value_maps[0]} <= served
-    reason = chunks_unserved(width, rule.value_dim, rule.normalize)
-    return Plan(rule, reason, in_conv, prepared)
+    kind = "vector" if isinstance(decay, Vector) else "scalar"
+    reason = chunks_unserved(width, rule.value_dim, rule.normalize, kind)
+    return Plan(rule, reason, prepared)
 
 
 def words_of(feature: Feature) -> list[str]:
@@ -164,6 +162,8 @@ def _sequence(layer: Recurrence, rule: StepRule, x: Tensor, context: Context) ->
     if k is None:
         assert g is not None
         k = -torch.expm1(g).to(v.dtype)
+    if v.is_cuda and v.dtype not in DTYPES:
+        backend.explain(f"a recurrence's chunks in plain PyTorch: kernels serve no {v.dtype}")
     with without_autocast(v):
         o, S, z = recurrence(
             q, k, v, g, b, _wide(before.get("S")), _wide(before.get("z")),
@@ -201,30 +201,20 @@ def _mapped(
     names = [name for name in "qkv" if name in inputs]
     rows = [inputs[name] for name in names]
     if rule.conv:
-        parts = [_part(rule, name, layer.plan.in_conv) for name in names]
+        parts = [Part(*rule.part(name)) for name in names]
         rows, _ = convolve(inputs["joined"], _taps(layer), parts, initial=tail, cu_seqlens=starts)
     heads = {"q": layer.heads, "k": layer.heads, "v": layer.value_heads}
     found = {
         name: torch.unflatten(row, -1, (heads[name], -1))
         for name, row in zip(names, rows, strict=True)
     }
-    if not layer.plan.in_conv:
+    if not rule.in_conv:
         maps = {"q": layer.q_map, "k": layer.k_map, "v": layer.v_map}
         for name in ("v",) if layer.plan.prepared else names:
             feature = maps[name]
             assert feature is not None
             found[name] = feature(found[name])
     return found["q"], found.get("k"), found["v"]
-
-
-def _part(rule: StepRule, name: str, mapped: bool) -> Part:
-    width = rule.widths[name]
-    if not mapped:
-        return Part(width)
-    if name == "v":
-        return Part(width, rule.value_activation == "silu")
-    head_dim = rule.key_dim if rule.norm == "l2norm" else 0
-    return Part(width, rule.activation == "silu", head_dim)
 
 
 def _finished(

@@ -88,6 +88,17 @@ def test_a_full_disk_is_told(command: str) -> None:
     assert done.stderr.splitlines()[0] == b"error: No space left on device"
 
 
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    """A file is replaced; a pipe or a device in its place must stay what it is."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [*MIXERLANG, "analyze", SPEC, "--html", str(pipe)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as writer:
+        page = pipe.read_text(encoding="utf-8")  # blocks until the command opens it
+    assert writer.returncode == 0
+    assert pipe.is_fifo() and page.startswith("<!doctype html>")
+
+
 def test_interrupts_are_quiet() -> None:
     code = """
 import sys

@@ -15,7 +15,8 @@ import pytest
 from mixerlang.kernels import loader
 from mixerlang.kernels.attention.render import PASSES, passes, render
 from mixerlang.kernels.attention.tiles import choose, table
-from mixerlang.kernels.attention.variant import Tile, Variant, pieces, precision
+from mixerlang.kernels.attention.variant import Tile, Variant, precision
+from mixerlang.kernels.pieces import pieces
 
 WINDOW = Variant(16, 4, 64, 64, 0.125, window=512)
 
