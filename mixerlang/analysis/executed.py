@@ -79,7 +79,7 @@ def _of_recurrence(op: Recurrence, work: Workload, name: str) -> Count:
 def _passes(variant: Variant, work: Workload, name: str) -> Iterator[Count]:
     """FLOPs of a query head. Forward: scores, and weights times values. Backward, by queries:
     scores again, dp and dq; by keys: scores and dp again, dk and dv."""
-    from ..kernels.attention.variant import pieces
+    from ..kernels.pieces import pieces
 
     dim, value_dim = (
         sum(piece.width for piece in pieces(size)) for size in (variant.head_dim, variant.value_dim)
