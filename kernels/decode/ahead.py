@@ -34,6 +34,7 @@ def jobs(
 ) -> list[Job]:
     """`update` and `attend`, for a batch of so many sequences."""
     ring = layout.ring(LENGTH if layout.everything else None)
+    shape = shape._replace(grows=layout.everything)
     plan = plan or choose(shape, batch, ring + layout.slots, PROCESSORS[architecture])
     several = layout.slots > 0 and shape.tokens > 1
     there = {

@@ -96,6 +96,7 @@ def attend(
     q, v = _adjacent(q), state["v"]
     batch, kv_heads, entries, value_dim = v.shape
     shape = _shape(state["k"].transpose(1, 2), v, q.shape[2], q.shape[1])
+    shape = shape._replace(grows=layout.everything)
     programs = batch * kv_heads * shape.row_blocks
     if plan is None:
         plan = choose(shape, batch, entries, _processors(q.device.index or 0))
