@@ -70,7 +70,7 @@ def _differentiated(op: Any, setup: Any, backward: Any) -> Callable[..., Any]:
     """What runs where gradients are recorded: `op` itself, and its gradient if one is wanted.
 
     Tensors in lists are handed to autograd beside the arguments, or it would not see them. Forward
-    derivatives go the same way, to torch's refusal: below autograd they would get lost.
+    derivatives are refused: below autograd they would get lost.
     """
     kinds = [str(argument.type) for argument in op._schema.arguments]
     count, lists = len(kinds), [i for i, kind in enumerate(kinds) if kind == "List[Tensor]"]
@@ -103,10 +103,21 @@ def _differentiated(op: Any, setup: Any, backward: Any) -> Callable[..., Any]:
         recorded = torch.is_grad_enabled() and any(
             getattr(x, "requires_grad", False) for x in (*arguments, *listed)
         )
-        if not recorded and forward_ad._current_level < 0:
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, (*arguments, *listed))):
+            raise RuntimeError(
+                f"{op.name()} has no forward derivative: plain PyTorch (MIXERLANG_BACKEND=eager) "
+                "has, and both have gradients"
+            )
+        if not recorded:
             return plain(*arguments)
         apply: Any = Differentiated.apply
         results = apply(*arguments, *listed)
         return list(results) if gives_list else results
 
     return dispatched
+
+
+def _has_tangent(x: Any) -> bool:
+    if not isinstance(x, Tensor):
+        return False
+    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]

@@ -76,11 +76,7 @@ def compare(
     ]
     forward, backward = limits(dtype)
     assert max(errors[:2]) < forward, errors
-    for error, wanted in zip(errors[2:], expected.found, strict=True):
-        # g and b, one number per token and head: sums of thousands that mostly cancel. Of a few
-        # hundred numbers, up to 1.3e-2 was seen on an H100; of many, 2.5e-3.
-        allowed = 1.5 * backward if wanted.dim() == 3 and dtype != torch.float32 else backward
-        assert error < allowed, errors
+    assert max(errors[2:]) < backward, errors
     again = run(case, tensors, given, stretches)
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
@@ -148,8 +144,8 @@ def test_a_long_sequence_is_its_parts() -> None:
     first, state = call(slice(0, 70_001), None)
     second, state = call(slice(70_001, None), state)
     parts = [first, second]
-    assert relative(whole, torch.cat(parts, 1)) < 1e-2  # twice what each may be off
-    assert relative(last, state) < 1e-2
+    assert relative(whole, torch.cat(parts, 1)) < 5e-3
+    assert relative(last, state) < 5e-3
 
 
 def test_slices_of_one_buffer_are_read_in_place() -> None:

@@ -85,20 +85,17 @@ def error(found: Tensor, wanted: Tensor) -> float:
 @DTYPES
 @pytest.mark.parametrize("lengths", [None, [1, 130, 3, 66]], ids=["rows", "packed"])
 def test_outputs_and_gradients(name: str, dtype: torch.dtype, lengths: list[int] | None) -> None:
-    """No worse than plain PyTorch in the same dtype: where a norm follows, a first token whose q
-    and k nearly cancel has gradients that magnify the rounding of both."""
     ours, exact = layers(name, dtype)
     x, up = (noise(1 if lengths else 2, 200, dtype=dtype) for _ in range(2))
     results = []
-    for layer, way in ((exact, "eager"), (ours, "eager"), (ours, "kernels")):
+    for layer, way in ((exact, "eager"), (ours, "kernels")):
         leaf = x.to(layer.o_proj.weight.dtype).requires_grad_()
         with backend.forced(way):
             y = call(layer, leaf, lengths=lengths)
         results.append([y, *torch.autograd.grad(y, [leaf, *layer.parameters()], up.to(y.dtype))])
     names = ["y", "x", *(each for each, _ in ours.named_parameters())]
-    for each, wanted, plain, found in zip(names, *results, strict=True):
-        bound = TOLERANCE[dtype] + 2 * error(plain, wanted)
-        assert error(found, wanted) < bound, (each, error(found, wanted), bound)
+    errors = {each: error(*both[::-1]) for each, *both in zip(names, *results, strict=True)}
+    assert all(each < TOLERANCE[dtype] for each in errors.values()), errors
 
 
 @NAMES

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-SPARE = 0 if version("triton").startswith("3.6.") else 64
+SPARE = 0 if version("triton").startswith("3.6.") else 32
 """Bytes of registers that may spill: none under the Triton that tiles were chosen with; that of
 another differs by a few."""
